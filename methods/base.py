@@ -1,0 +1,123 @@
+"""The contract between the search engine and the methods."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from backends.base import Backend
+
+State = dict[str, Tensor]
+"""What a method knows of the samples in its slots: tensors whose first dimension is the slot."""
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) inside long phases."""
+
+
+class MethodConfig(BaseModel):
+    """Options of a method; every constant of its algorithm is a field, paper settings are the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tolerance: float = 0.05
+    """The search stops at |r - target| <= tolerance (paper, section 4)."""
+    max_steps: int = 100
+    """Optimisation steps at most."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples to encode.
+
+    Attributes:
+        ids: names the noise depends on.
+        image: float32 (B, 3, H, W) in [0, 1].
+        target: float32 (B,), the reference values.
+    """
+
+    ids: tuple[str, ...]
+    image: Tensor
+    target: Tensor
+
+
+class Evaluations(NamedTuple):
+    """Denoiser calls a sample: forward, and backward (pull-back to the input)."""
+
+    forward: int
+    backward: int
+
+    def __add__(self, other: object) -> "Evaluations":
+        if not isinstance(other, Evaluations):
+            return NotImplemented
+        return Evaluations(self.forward + other.forward, self.backward + other.backward)
+
+    def times(self, count: int) -> "Evaluations":
+        """The cost of `count` repetitions."""
+        return Evaluations(self.forward * count, self.backward * count)
+
+
+class StepResult(NamedTuple):
+    """One optimisation step of every slot.
+
+    Attributes:
+        state: the next state; a slot that reached its target is unchanged but for its output.
+        prediction: r at the point the step started from, float32 (B,).
+    """
+
+    state: State
+    prediction: Tensor
+
+
+class Method(ABC):
+    """A search written for B slots, without Python branches on data.
+
+    Nothing is reduced over slots: losses are sums of per-sample losses, so a sample's result does not
+    depend on its neighbours. Every state holds "target" (B,), "key" int64 (B,) and "step" int64 (B,).
+
+    Attributes:
+        name: as in `--method`.
+        options: the config class.
+        networks: names of the networks it needs, besides the regressor.
+    """
+
+    name: str
+    options: type[MethodConfig] = MethodConfig
+    networks: tuple[str, ...] = ()
+
+    def __init__(self, config: MethodConfig, seed: int, device: torch.device) -> None:
+        self.config, self.seed, self.device = config, seed, device
+
+    @abstractmethod
+    def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
+        """Hand every network to the backend, with the shapes it will see."""
+
+    @abstractmethod
+    def encode(self, batch: Batch, report: Report) -> State:
+        """The initial state of new samples, without gradients."""
+
+    @abstractmethod
+    def step(self, state: State) -> StepResult:
+        """One optimisation step of every slot."""
+
+    @abstractmethod
+    def refine(self, state: State) -> Tensor:
+        """The counterfactuals of finished samples, (B, 3, H, W) in [0, 1], without gradients."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> dict[str, Evaluations]:
+        """Denoiser calls a sample of "encode", "step" and "refine"."""
+
+
+def reached(prediction: Tensor, target: Tensor, tolerance: float) -> Tensor:
+    """bool (B,): the stopping rule; never true for NaN."""
+    return (prediction - target).abs() <= tolerance
+
+
+def per_slot(flag: Tensor, like: Tensor) -> Tensor:
+    """(B,) shaped to broadcast over `like`."""
+    return flag.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,256 @@
+"""Search in slots: one engine for every method.
+
+B slots of fixed shape; a sample that is done leaves its slot at once and the next one takes it, so no
+step is spent on finished samples and every network call has the same shape. Encoding and refinement run
+in batches of B too, padded where fewer samples are at hand. Padding repeats a row and is thrown away.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from methods.base import Batch, Evaluations, Method, State, reached
+
+
+class Sample(NamedTuple):
+    """What is to be explained: image float32 (3, H, W) in [0, 1], and the reference value."""
+
+    id: str
+    image: Tensor
+    target: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished search.
+
+    Attributes:
+        image: the counterfactual, float32 (3, H, W) in [0, 1], on the CPU.
+        steps: updates made.
+        reached: whether the search's own last prediction met the tolerance (validity is judged elsewhere,
+            on the saved image).
+        prediction: that prediction.
+        failure: why there is no usable counterfactual ("nonfinite@step 3"), or None.
+        seconds: this sample's share of the wall time.
+    """
+
+    id: str
+    image: Tensor
+    steps: int
+    reached: bool
+    prediction: float
+    failure: str | None
+    evaluations: Evaluations
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress: a phase ("encoding", "searching", "refining") with its own counter."""
+
+    phase: str
+    done: int
+    total: int
+    active: int = 0
+    finished: int = 0
+
+
+@dataclass
+class SearchStatistics:
+    """Wall time by phase, and how full the slots were."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "step": 0.0, "refine": 0.0})
+    steps: int = 0
+    busy_slots: int = 0
+    slots: int = 0
+    step_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def occupancy(self) -> float:
+        """Share of slot-steps that worked on an unfinished sample."""
+        return self.busy_slots / max(1, self.steps * self.slots)
+
+
+@dataclass
+class _Job:
+    """A sample on its way; `state` rows are (1, ...) tensors while it is outside the slots."""
+
+    sample: Sample
+    state: State
+    seconds: float = 0.0
+    iterations: int = 0
+    prediction: float = float("nan")
+    hit: bool = False
+    failure: str | None = None
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device, so that the wall clock is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class SlotSearch:
+    """Runs a prepared method over samples.
+
+    Args:
+        method: after `prepare`.
+        slots: B, the batch size of every network call.
+        on_event: called often, from the searching thread.
+    """
+
+    def __init__(self, method: Method, slots: int, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        if slots < 1:
+            raise ValueError(f"batch size {slots} is not positive")
+        self.method, self.slots, self.on_event = method, slots, on_event
+        self.statistics = SearchStatistics(slots=slots)
+        self._finished = 0
+
+    def run(self, samples: Iterable[Sample]) -> Iterator[Outcome]:
+        """Search every sample; outcomes come in the order in which they finish."""
+        source, ready, done = iter(samples), deque[_Job](), deque[_Job]()
+        places: list[_Job | None] = [None] * self.slots
+        state: State | None = None
+        while True:
+            state = self._fill(places, state, source, ready)
+            if any(places):
+                state = self._advance(places, state)
+                state = self._collect(places, state, done)
+            exhausted = not any(places) and not ready
+            while len(done) >= self.slots or (exhausted and done):
+                batch = [done.popleft() for _ in range(min(self.slots, len(done)))]
+                yield from self._refine(batch)
+            if exhausted and not self._encode(source, ready):
+                return
+
+    def _timed(self, phase: str, call: Callable[[], object]) -> tuple[object, float]:
+        synchronise(self.method.device)
+        begun = time.perf_counter()
+        result = call()
+        synchronise(self.method.device)
+        elapsed = time.perf_counter() - begun
+        self.statistics.seconds[phase] += elapsed
+        return result, elapsed
+
+    def _encode(self, source: Iterator[Sample], ready: deque[_Job]) -> bool:
+        """Encode up to B more samples; False when there are none left."""
+        taken = [sample for _, sample in zip(range(self.slots), source, strict=False)]
+        if not taken:
+            return False
+        padded = taken + [taken[-1]] * (self.slots - len(taken))
+        device = self.method.device
+        batch = Batch(
+            ids=tuple(sample.id for sample in padded),
+            image=torch.stack([sample.image for sample in padded]).to(device),
+            target=torch.tensor([sample.target for sample in padded], dtype=torch.float32, device=device),
+        )
+        self.on_event(Event("encoding", 0, 1, finished=self._finished))
+
+        def report(done: int, total: int) -> None:
+            self.on_event(Event("encoding", done, total, finished=self._finished))
+
+        state, elapsed = self._timed("encode", lambda: self.method.encode(batch, report))
+        for index, sample in enumerate(taken):
+            job = _Job(sample, _rows(state, [index]), elapsed / len(taken))
+            if not _finite(job.state):
+                job.failure = "nonfinite@encode"
+            ready.append(job)
+        return True
+
+    def _fill(
+        self, places: list[_Job | None], state: State | None, source: Iterator[Sample], ready: deque[_Job]
+    ) -> State | None:
+        """Put encoded samples into free slots, encoding more when none are ready."""
+        for slot, job in enumerate(places):
+            if job is not None or (not ready and not self._encode(source, ready)):
+                continue
+            incoming = ready.popleft()
+            if state is None:  # every slot holds a real row from the start, so shapes never change
+                state = _rows(incoming.state, [0] * self.slots)
+            _write(state, slot, incoming.state)
+            places[slot] = incoming
+            incoming.state = {}
+        return state
+
+    def _advance(self, places: list[_Job | None], state: State) -> State:
+        active = [job for job in places if job is not None]
+        result, elapsed = self._timed("step", lambda: self.method.step(state))
+        statistics = self.statistics
+        statistics.steps += 1
+        statistics.busy_slots += len(active)
+        statistics.step_seconds.append(elapsed)
+        tolerance = self.method.config.tolerance
+        hit = reached(result.prediction, result.state["target"], tolerance).tolist()
+        prediction = result.prediction.tolist()
+        finite = _finite_rows(result.state) & torch.isfinite(result.prediction)
+        for slot, (job, ok) in enumerate(zip(places, finite.tolist(), strict=True)):
+            if job is None:
+                continue
+            job.seconds += elapsed / len(active)
+            job.iterations += 1
+            job.prediction, job.hit = prediction[slot], hit[slot]
+            if not ok:
+                job.failure = job.failure or f"nonfinite@step {job.iterations}"
+        steps = max(job.iterations for job in active)
+        self.on_event(Event("searching", steps, self.method.config.max_steps, len(active), self._finished))
+        return result.state
+
+    def _collect(self, places: list[_Job | None], state: State, done: deque[_Job]) -> State:
+        """Move finished samples out of their slots."""
+        for slot, job in enumerate(places):
+            if job is None:
+                continue
+            if job.hit or job.failure or job.iterations >= self.method.config.max_steps:
+                job.state = _rows(state, [slot])
+                done.append(job)
+                places[slot] = None
+        return state
+
+    def _refine(self, batch: list[_Job]) -> Iterator[Outcome]:
+        padded = batch + [batch[-1]] * (self.slots - len(batch))
+        self.on_event(Event("refining", len(batch), len(batch), finished=self._finished))
+        joined = {key: torch.cat([job.state[key] for job in padded]) for key in batch[0].state}
+        images, elapsed = self._timed("refine", lambda: self.method.refine(joined))
+        cost = self.method.cost
+        for job, image in zip(batch, images.cpu(), strict=False):
+            if not torch.isfinite(image).all():
+                job.failure = job.failure or "nonfinite@refine"
+            self._finished += 1
+            yield Outcome(
+                id=job.sample.id,
+                image=image,
+                steps=int(job.state["step"][0]),
+                reached=job.hit,
+                prediction=job.prediction,
+                failure=job.failure,
+                evaluations=cost["encode"] + cost["step"].times(job.iterations) + cost["refine"],
+                seconds=job.seconds + elapsed / len(batch),
+            )
+
+
+def _rows(state: State, index: list[int]) -> State:
+    return {key: value[index].clone() for key, value in state.items()}
+
+
+def _write(state: State, slot: int, row: State) -> None:
+    for key, value in row.items():
+        state[key][slot] = value[0]
+
+
+def _finite_rows(state: State) -> Tensor:
+    """bool (B,): every floating-point entry of the slot is finite."""
+    rows = [
+        torch.isfinite(value).flatten(1).all(1)
+        for value in state.values()
+        if value.is_floating_point() and value.ndim > 1
+    ]
+    return torch.stack(rows).all(0)
+
+
+def _finite(state: State) -> bool:
+    return bool(_finite_rows(state).all())
