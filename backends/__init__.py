@@ -1,0 +1,7 @@
+"""How a frozen network is executed. A backend is one file and one line in BACKENDS."""
+
+BACKENDS: dict[str, str] = {
+    "eager": "backends.eager:EagerBackend",
+    "compile": "backends.compiled:CompileBackend",
+}
+"""Backend name -> "module:class"; classes are imported only when asked for."""
