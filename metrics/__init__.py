@@ -1,0 +1,12 @@
+"""What a counterfactual is worth: pure functions on arrays. A metric is one function and one line here."""
+
+SAMPLE_METRICS: dict[str, str] = {
+    "prediction_error": "metrics.validity:prediction_error",
+    "valid": "metrics.validity:valid",
+    "oracle_target_mae": "metrics.validity:oracle_target_error",
+    "oracle_regressor_mae": "metrics.validity:oracle_regressor_error",
+    "square_mae": "metrics.square:square_error",
+    "background_mae": "metrics.square:background_error",
+    "change_l1": "metrics.sparsity:change_l1",
+}
+"""Metric name -> "module:function" of Measured -> float64 (N,), NaN where a sample has no counterfactual."""

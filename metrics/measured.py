@@ -1,0 +1,27 @@
+"""The arrays that metrics are computed from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Measured:
+    """N samples after a run; predictions are made on the saved, re-read images.
+
+    Attributes:
+        original, counterfactual: float32 (N, 3, H, W) in [0, 1]; a failed sample's counterfactual is NaN.
+        target: reference values, float64 (N,).
+        prediction: r(x'), float64 (N,).
+        oracle: o(x'), float64 (N,), or None without an oracle.
+        mask: bool (N, H, W), True on the square, or None where the data has none.
+        tolerance: of the validity rule.
+    """
+
+    original: np.ndarray
+    counterfactual: np.ndarray
+    target: np.ndarray
+    prediction: np.ndarray
+    oracle: np.ndarray | None
+    mask: np.ndarray | None
+    tolerance: float
