@@ -1,0 +1,294 @@
+"""One cell: dataset x method x backend x seed, from weights to result.json, resumable at any point."""
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+
+from backends import BACKENDS
+from backends.base import Backend, BackendError
+from bench import __version__
+from bench.checkpoints import Loaded, load_network
+from bench.config import RunConfig, component_options
+from bench.datasets import DATASETS
+from bench.datasets.base import Task
+from bench.errors import RunError, UsageError
+from bench.images import file_name, read_image, to_float, to_uint8, write_png
+from bench.judge import Judge, failures, realism, sample_table, summarise
+from bench.progress import Display
+from bench.record import SCHEMA, CellRecord, Journal, now, read_cell, write_json
+from bench.registry import resolve
+from methods import METHODS, noise
+from methods.base import Method
+from methods.search import Event, Outcome, Sample, SlotSearch
+
+
+@dataclass
+class Cell:
+    """A resolved cell, before anything runs.
+
+    Attributes:
+        weights: role -> loaded network.
+        options: component name -> validated options.
+    """
+
+    id: str
+    config: RunConfig
+    dataset: str
+    method: str
+    backend: str
+    device: torch.device
+    task: Task
+    weights: dict[str, Loaded]
+    options: dict[str, BaseModel]
+
+    def facts(self) -> dict[str, Any]:
+        """What can move a number. Batch size is not among it: results do not depend on it."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "dataset": self.dataset,
+            "data": self.task.digest,
+            "method": self.method,
+            "backend": self.backend,
+            "device": self.device.type,
+            "seed": self.config.seed,
+            "noise": noise.SCHEME,
+            "torch": torch.__version__,
+            "weights": {role: loaded.sha256 for role, loaded in self.weights.items()},
+            "options": {name: options.model_dump(mode="json") for name, options in self.options.items()},
+        }
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """Hash of a cell's facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, device: torch.device) -> Cell:
+    """Load data and weights and validate every option of one cell.
+
+    Raises:
+        UsageError: anything the user gave that cannot be used.
+    """
+    options = {
+        dataset: component_options(config, "dataset", dataset),
+        method: component_options(config, "method", method),
+        backend: component_options(config, "backend", backend),
+    }
+    source = resolve(DATASETS, dataset, "dataset")(options[dataset])
+    reason = resolve(BACKENDS, backend, "backend").unavailable()
+    if reason:
+        raise UsageError(f"backend {backend!r} is not available here: {reason}")
+    roles = ("regressor", "oracle", *resolve(METHODS, method, "method").networks)
+    weights = {role: load_network(config.weights.get(role, source.weights[role]), role) for role in roles}
+    if weights["regressor"].sha256 == weights["oracle"].sha256:
+        raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
+    task = source.load(config.limit)
+    identity = f"{dataset}--{method}--{backend}--s{config.seed}"
+    cell = Cell(identity, config, dataset, method, backend, device, task, weights, options)
+    _judge(cell).preflight(task)
+    return cell
+
+
+def _judge(cell: Cell) -> Judge:
+    return Judge(cell.weights["regressor"].network, cell.weights["oracle"].network)
+
+
+class CellRun:
+    """Runs one cell in its folder, continuing what an earlier run left there.
+
+    Args:
+        folder: `runs/<suite>/<cell>`.
+        inputs: folder with the originals as PNG, shared by the suite's cells.
+    """
+
+    def __init__(self, cell: Cell, folder: Path, inputs: Path, display: Display) -> None:
+        self.cell, self.folder, self.inputs, self.display = cell, folder, inputs, display
+        self.images = folder / "images"
+        self.journal = Journal(folder / "samples.jsonl")
+        self.judge = _judge(cell)
+        self.rows: list[dict[str, Any]] = []
+        facts = cell.facts()
+        self.record = CellRecord(
+            id=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend, seed=cell.config.seed,
+            fingerprint=fingerprint(facts), facts=facts, samples=len(cell.task.ids), started=now(),
+            options={name: options.model_dump(mode="json") for name, options in cell.options.items()},
+        )  # fmt: skip
+
+    def run(self) -> CellRecord:
+        """Finish the cell; an already finished one is returned as it is, without a network call."""
+        earlier = read_cell(self.folder)
+        if earlier is not None:
+            self._check_resumable(earlier)
+            if earlier.status == "ok" and earlier.samples == self.record.samples:
+                self.display.message(f"{self.cell.id}: already complete in {self.folder}")
+                return earlier
+            self.record.started, self.record.sessions = earlier.started, earlier.sessions + 1
+            self.record.timings = earlier.timings
+        self.images.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "result.json", self.record)
+        try:
+            self.rows = [row for row in self.journal.rows() if self._intact(row)]
+            self._write_inputs()
+            self._search()
+            self._finish()
+        except KeyboardInterrupt:
+            self._close("interrupted", "stopped by the user; run the same command to go on")
+            raise
+        except (BackendError, RunError, torch.OutOfMemoryError) as error:
+            self._close("failed", str(error))
+            raise RunError(f"{self.cell.id}: {error}") from error
+        return self.record
+
+    def _check_resumable(self, earlier: CellRecord) -> None:
+        if earlier.fingerprint == self.record.fingerprint:
+            return
+        differing = [key for key in self.record.facts if earlier.facts.get(key) != self.record.facts[key]]
+        raise UsageError(
+            f"{self.folder} was made with another {', '.join(differing) or 'set-up'}; "
+            "use --fresh to start over or -o for another folder"
+        )
+
+    def _intact(self, row: dict[str, Any]) -> bool:
+        """Whether a journalled sample's image is still the one that was written."""
+        if row["id"] not in self.cell.task.ids or row["failure"]:
+            return row["id"] in self.cell.task.ids
+        path = self.images / row["image"]
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+
+    def _write_inputs(self) -> None:
+        self.inputs.mkdir(parents=True, exist_ok=True)
+        for name, pixels in zip(self.cell.task.ids, self.cell.task.images, strict=True):
+            path = self.inputs / file_name(name)
+            if not path.is_file():
+                write_png(path, pixels)
+
+    def _search(self) -> None:
+        task, done = self.cell.task, {row["id"] for row in self.rows}
+        self.display.begin(self.cell.id, len(task.ids))
+        open_samples = [i for i, name in enumerate(task.ids) if name not in done]
+        if not open_samples:
+            return
+        if self.cell.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.cell.device)
+        begun = time.perf_counter()
+        method, backend = self._prepare()
+        timings = self.record.timings
+        timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
+        search = SlotSearch(method, self.cell.config.batch_size, self._show(len(done)))
+        samples = (
+            Sample(task.ids[i], torch.from_numpy(to_float(task.images[i])), float(task.targets[i]))
+            for i in open_samples
+        )
+        for outcome in search.run(samples):
+            self._record(outcome)
+            if len(self.rows) == len(open_samples) == sum(bool(row["failure"]) for row in self.rows):
+                raise RunError(
+                    f"every sample failed ({outcome.failure}); check the weights of {', '.join(self.cell.weights)}"
+                )
+        backend.check()
+        self._note_timings(search)
+        self.record.execution = backend.report.to_dict()
+
+    def _prepare(self) -> tuple[Method, Backend]:
+        """Build the method's networks on the backend."""
+        cell, config = self.cell, self.cell.config
+
+        def announce(name: str) -> None:
+            self.display.phase(f"building {name} ({cell.backend})")
+
+        backend = resolve(BACKENDS, cell.backend, "backend")(cell.options[cell.backend], cell.device, announce)
+        method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], config.seed, cell.device)
+        method.prepare({role: loaded.network for role, loaded in cell.weights.items()}, backend, config.batch_size)
+        return method, backend
+
+    def _show(self, before: int) -> Callable[[Event], None]:
+        def show(event: Event) -> None:
+            detail = f"{event.phase} {event.done}/{event.total}"
+            if event.phase == "searching":
+                detail = f"searching: {event.active} in slots, step {event.done} of at most {event.total}"
+            self.display.phase(detail, before + event.finished)
+
+        return show
+
+    def _record(self, outcome: Outcome) -> None:
+        """Image first, then predictions on the image as saved, then the line that proves it."""
+        name = file_name(outcome.id)
+        row: dict[str, Any] = {
+            "id": outcome.id,
+            "image": name,
+            "input": name,
+            "sha256": None,
+            "target": float(self.cell.task.targets[self.cell.task.ids.index(outcome.id)]),
+            "start": self.judge.predict(read_image(self.inputs / name))[0],
+            "prediction": float("nan"),
+            "oracle": float("nan"),
+            "search_prediction": outcome.prediction,
+            "reached": outcome.reached,
+            "steps": outcome.steps,
+            "forward": outcome.evaluations.forward,
+            "backward": outcome.evaluations.backward,
+            "seconds": outcome.seconds,
+            "failure": outcome.failure,
+        }
+        if outcome.failure is None:
+            try:
+                row["sha256"] = write_png(self.images / name, to_uint8(outcome.image.numpy()))
+            except OSError as error:
+                raise RunError(
+                    f"cannot write {self.images / name}: {error.strerror}; {len(self.rows)} samples are recorded"
+                ) from error
+            row["prediction"], row["oracle"] = self.judge.predict(read_image(self.images / name))
+        self.journal.append(row)
+        self.rows.append(row)
+        self.display.phase(f"saved {len(self.rows)}", len(self.rows))
+
+    def _note_timings(self, search: SlotSearch) -> None:
+        """Wall time by phase; added to an earlier session's where the cell was resumed."""
+        timings, statistics = self.record.timings, search.statistics
+        for phase, seconds in statistics.seconds.items():
+            timings[f"{phase}_s"] = timings.get(f"{phase}_s", 0.0) + seconds
+        steps = np.array(statistics.step_seconds)
+        if len(steps):
+            timings["step_median_s"] = float(np.median(steps))
+            timings["step_p95_s"] = float(np.quantile(steps, 0.95))
+        timings["slot_occupancy"] = statistics.occupancy
+        timings["peak_memory_mib"] = peak_memory_mib(self.cell.device)
+
+    def _finish(self) -> None:
+        self.display.phase("computing metrics", len(self.rows))
+        tolerance = self.cell.options[self.cell.method].tolerance
+        frame = sample_table(self.cell.task, self.rows, self.images, tolerance)
+        metrics = self.cell.config.metrics
+        self.record.summary = summarise(frame, self.cell.id, metrics.bootstrap_seed)
+        extra, notes = realism(self.judge, self.cell.task, frame, self.inputs, self.images, metrics.inception_weights)
+        self.record.summary |= extra
+        self.record.notes = notes
+        self.record.failures = failures(frame)
+        temporary = self.folder / "samples.parquet.tmp"
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(self.folder / "samples.parquet")
+        self._close("ok", None)
+
+    def _close(self, status: str, error: str | None) -> None:
+        self.record.status, self.record.error = status, error
+        self.record.finished, self.record.ended = len(self.rows), now()
+        write_json(self.folder / "result.json", self.record)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory of the process: on the device for CUDA, resident on the host otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

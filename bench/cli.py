@@ -1,0 +1,328 @@
+"""The command line. Heavy imports stay inside the verbs, so that --help answers at once."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from bench import __version__
+from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
+
+app = typer.Typer(
+    name="bench",
+    help="Counterfactual explanations of image regressors: methods, backends, metrics, records.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Optional[str], typer.Option("--config", "-c", metavar="FILE", help="Preset name or TOML file (default: paper).")
+]
+SetOption = Annotated[
+    Optional[list[str]], typer.Option("--set", "-s", metavar="A.B=V", help="Set one configuration key; repeatable.")
+]
+BackendOption = Annotated[Optional[list[str]], typer.Option("--backend", help="Backend; repeatable.")]
+MethodOption = Annotated[Optional[list[str]], typer.Option("--method", help="Method; repeatable.")]
+DatasetOption = Annotated[Optional[list[str]], typer.Option("--dataset", help="Dataset; repeatable.")]
+LimitOption = Annotated[Optional[int], typer.Option("--limit", help="Images a dataset, spread evenly; 0 is all.")]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all noise.")]
+BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Slots of the search.")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs, where the MLflow store lives.")]
+
+RUNS = Path("runs")
+
+
+def _config(config: str | None, assignments: list[str] | None, **flags: Any) -> tuple[Any, dict[str, Any]]:
+    """The merged configuration, and what the user set."""
+    from bench.config import build_config
+
+    given = {key: value for key, value in flags.items() if value is not None and value != []}
+    built = build_config(config, assignments or [], given)
+    return built, {"config": config, "set": assignments or [], **given}
+
+
+def _plan_lines(built: Any) -> list[str]:
+    """Resolve everything and describe it."""
+    from bench.suite import resolve_suite
+
+    lines = []
+    for cell in resolve_suite(built):
+        options = ", ".join(f"{name}: {options.model_dump_json()}" for name, options in cell.options.items())
+        lines.append(
+            f"{cell.id}: {len(cell.task.ids)} images, {built.batch_size} slots, device {cell.device}; {options}"
+        )
+    return lines
+
+
+@app.command()
+def run(
+    backend: BackendOption = None,
+    method: MethodOption = None,
+    dataset: DatasetOption = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    batch_size: BatchOption = None,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", metavar="DIR", help="Folder of this suite.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Start over, or continue what is there (default).")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve everything, run nothing.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the suite record as the last line.")] = False,
+) -> None:
+    """Generate counterfactuals and measure them: the matrix dataset x method x backend."""
+    built, given = _config(
+        config,
+        assignments,
+        backend=backend,
+        method=method,
+        dataset=dataset,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+    )
+    from bench.progress import Display
+    from bench.suite import run_suite, suite_name
+
+    if dry_run:
+        for line in _plan_lines(built):
+            typer.echo(line)
+        return
+    folder = output or RUNS / suite_name(built)
+    with _resumable(), Display() as display:
+        suite, errors = run_suite(built, given, folder, fresh, display)
+        display.phase("writing the page and the MLflow copy")
+        page, store = _publish(suite, folder, built)
+    _print_suite(suite)
+    typer.echo(f"record  {folder / 'suite.json'}\npage    {page}\nMLflow  {store}")
+    if json_output:
+        typer.echo(suite.model_dump_json())
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(1)
+    if any(cell.failures for cell in suite.cells):
+        raise typer.Exit(EXIT_SAMPLES_FAILED)
+
+
+def _publish(suite: Any, folder: Path, built: Any) -> tuple[str, str]:
+    """Page and MLflow copy; a tracking problem is told, and harms nothing."""
+    from reports.page import write_page
+
+    page = write_page(folder)
+    if not built.tracking.enabled:
+        return str(page), "off (tracking.enabled=false)"
+    from bench.tracking import Tracker, TrackingError
+
+    try:
+        tracker = Tracker(folder.parent, built.tracking)
+        tracker.import_suite(folder)
+    except TrackingError as error:
+        return str(page), f"not written: {error}; import later with `python -m bench track {folder}`"
+    return str(page), f"{tracker.uri} (look with `python -m bench ui --runs {folder.parent}`)"
+
+
+def _print_suite(suite: Any) -> None:
+    from rich.console import Console
+
+    from reports.tables import terminal_table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(terminal_table(suite))
+    for cell in suite.cells:
+        for key, reason in cell.notes.items():
+            console.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def validate(
+    backend: BackendOption = None,
+    method: MethodOption = None,
+    dataset: DatasetOption = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    batch_size: BatchOption = None,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Resolve a configuration, load its data and weights, and print the matrix."""
+    built, _ = _config(
+        config,
+        assignments,
+        backend=backend,
+        method=method,
+        dataset=dataset,
+        limit=limit,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+    )
+    for line in _plan_lines(built):
+        typer.echo(line)
+    typer.echo("valid")
+
+
+@app.command("ls")
+def list_components(
+    what: Annotated[
+        Optional[str], typer.Argument(help="backends, methods, datasets, metrics, presets or recipes.")
+    ] = None,
+) -> None:
+    """List what is there."""
+    from bench.listing import listing
+
+    for line in listing(what):
+        typer.echo(line)
+
+
+@app.command()
+def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> None:
+    """Print the table of a recorded suite."""
+    from bench.record import read_suite
+
+    _print_suite(read_suite(folder))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A suite's folder.")],
+    grid: Annotated[Optional[Path], typer.Option("--grid", help="Also write a picture grid to this PNG.")] = None,
+    results: Annotated[
+        Optional[Path], typer.Option("--results", help="Also write the figures by method to this JSON file.")
+    ] = None,
+) -> None:
+    """Write the HTML page of a recorded suite again."""
+    from reports.page import write_page
+
+    typer.echo(write_page(folder))
+    if grid is not None:
+        from reports.results import write_grid
+
+        typer.echo(write_grid(folder, grid))
+    if results is not None:
+        from reports.results import write_results
+
+        typer.echo(write_results(folder, results))
+
+
+@app.command()
+def track(
+    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    runs: Annotated[
+        Optional[Path], typer.Option("--runs", help="Folder of the store (default: beside the suite).")
+    ] = None,
+    uri: Annotated[str, typer.Option("--uri", help="Tracking server instead of the SQLite store.")] = "",
+) -> None:
+    """Import records into MLflow; what is there already is left alone."""
+    from bench.config import TrackingConfig
+    from bench.record import read_suite
+    from bench.tracking import Tracker
+
+    for folder in folders:
+        read_suite(folder)
+        tracker = Tracker(runs or folder.parent, TrackingConfig(uri=uri))
+        typer.echo(f"{folder}: {tracker.import_suite(folder)} new cells in {tracker.uri}")
+
+
+@app.command()
+def ui(runs: RunsOption = RUNS, port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+    """Start the MLflow page on 127.0.0.1 with the right store."""
+    import subprocess
+
+    from bench.config import TrackingConfig
+    from bench.tracking import store_uri
+
+    uri = store_uri(runs, TrackingConfig())
+    if uri.startswith("sqlite") and not (runs / "mlflow.db").is_file():
+        raise UsageError(f"no MLflow store in {runs}; run something first or name another folder with --runs")
+    typer.echo(f"http://127.0.0.1:{port}  ({uri})")
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    raise typer.Exit(subprocess.call(command))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="square/ddpm, square/diffae, square/regressor or square/oracle.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the weights and their card.")] = RUNS
+    / "weights",
+    device: DeviceOption = None,
+    steps: Annotated[
+        Optional[int], typer.Option("--steps", min=1, help="Train this many steps instead of the recipe's.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Start over, or continue a checkpoint (default).")
+    ] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train a network of the benchmark; killed at any time, the same command goes on."""
+    from bench.training.command import train_recipe
+
+    with _resumable():
+        typer.echo(train_recipe(recipe, output, device or "auto", steps, fresh, runs))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, and what to install for the rest."""
+    from bench.doctor import diagnose
+
+    healthy = True
+    for line, ok in diagnose():
+        typer.echo(line)
+        healthy = healthy and ok
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a verb whose work is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from here", 130)
+
+
+def main() -> None:
+    """Run the command line; every expected error is one sentence on standard error."""
+    try:
+        app()
+    except BenchError as error:
+        _fail(str(error), error.exit_code)

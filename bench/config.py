@@ -1,0 +1,210 @@
+"""Configuration: preset, then file, then `-s a.b=v`, then the command line's own flags."""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from backends import BACKENDS
+from bench.datasets import DATASETS
+from bench.errors import UsageError
+from bench.registry import check_name, resolve, suggestion
+from methods import METHODS
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PRESET = "paper"
+COMPONENTS = {"dataset": DATASETS, "method": METHODS, "backend": BACKENDS}
+WEIGHTS = ("regressor", "oracle", "ddpm", "diffae")
+
+
+class MetricsConfig(BaseModel):
+    """Options of the metrics.
+
+    Attributes:
+        inception_weights: clean-fid's Inception TorchScript file or its folder; empty: look in its cache.
+        bootstrap_seed: of the intervals' resamples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inception_weights: str = ""
+    bootstrap_seed: int = 0
+
+
+class TrackingConfig(BaseModel):
+    """Options of the MLflow copy.
+
+    Attributes:
+        enabled: import finished suites into MLflow.
+        uri: tracking server; empty is an SQLite store beside the runs (or $MLFLOW_TRACKING_URI).
+        experiment: name in MLflow.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+    uri: str = ""
+    experiment: str = "counterfactual-bench"
+
+
+class RunConfig(BaseModel):
+    """One suite: the matrix dataset x method x backend, and the options of its components.
+
+    Attributes:
+        limit: images a dataset, spread evenly; 0 is all.
+        seed: of all noise.
+        batch_size: slots of the search.
+        device: "auto", "cpu" or "cuda".
+        weights: paths that replace shipped weights, by role.
+        options: option tables of datasets, methods and backends, by component name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: tuple[str, ...] = ("square",)
+    method: tuple[str, ...] = ("ac-re", "diffae-re")
+    backend: tuple[str, ...] = ("eager",)
+    limit: int = Field(16, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
+    batch_size: int = Field(8, ge=1, le=1024)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    weights: dict[str, str] = {}
+    metrics: MetricsConfig = MetricsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    options: dict[str, dict[str, Any]] = {}
+
+    @field_validator("dataset", "method", "backend")
+    @classmethod
+    def _not_empty(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("at least one is needed")
+        return tuple(dict.fromkeys(names))
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Parse a configuration file.
+
+    Raises:
+        UsageError: missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the configuration {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+
+
+def find_preset(name: str) -> Path:
+    """A preset's file, by name or path.
+
+    Raises:
+        UsageError: neither a known preset nor a file.
+    """
+    preset = PRESETS / f"{name}.toml"
+    if preset.is_file():
+        return preset
+    if Path(name).is_file():
+        return Path(name)
+    known = [path.stem for path in PRESETS.glob("*.toml")]
+    raise UsageError(f"unknown preset or file {name!r} for --config; {suggestion(name, known)}")
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """'a.b=v' to (["a", "b"], value); the value is JSON where it parses, else a string.
+
+    Raises:
+        UsageError: no '='.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text!r} is not of the form section.key=value")
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:
+        parsed = value
+    return key.split("."), parsed
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {'.'.join(keys)}: {key!r} is a value, not a section")
+    tree[keys[-1]] = value
+
+
+def _component_sections(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Move sections named after components into `options`; refuse keys that nobody knows."""
+    components = {name for table in COMPONENTS.values() for name in table}
+    fields = set(RunConfig.model_fields) - {"options"}
+    tree: dict[str, Any] = {"options": {}}
+    for key, value in raw.items():
+        if key in fields:
+            tree[key] = value
+        elif key in components and isinstance(value, dict):
+            tree["options"][key] = value
+        else:
+            raise UsageError(f"unknown configuration key {key!r}; {suggestion(key, fields | components)}")
+    return tree
+
+
+def describe(error: ValidationError, where: str = "") -> str:
+    """The first validation problem as one clause."""
+    first = error.errors()[0]
+    key = ".".join([*([where] if where else []), *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        return f"unknown configuration key {key!r}"
+    return f"{key}: {first['msg']} (got {first['input']!r})"
+
+
+def build_config(config: str | None, assignments: list[str], flags: Mapping[str, Any]) -> RunConfig:
+    """Merge all sources and validate names and top-level keys; imports no component.
+
+    Args:
+        config: preset name or file; None is the default preset.
+        assignments: `-s` texts.
+        flags: command-line flags that were given, by field name.
+
+    Raises:
+        UsageError: one sentence naming the key.
+    """
+    raw = load_toml(find_preset(config or DEFAULT_PRESET))
+    for text in assignments:
+        _assign(raw, *parse_assignment(text))
+    raw.update(flags)
+    try:
+        parsed = RunConfig(**_component_sections(raw))
+    except ValidationError as error:
+        raise UsageError(describe(error)) from error
+    for kind, table in COMPONENTS.items():
+        for name in getattr(parsed, kind):
+            check_name(table, name, kind)
+    for role in parsed.weights:
+        if role not in WEIGHTS:
+            raise UsageError(f"unknown configuration key 'weights.{role}'; {suggestion(role, WEIGHTS)}")
+    return parsed
+
+
+def component_options(config: RunConfig, kind: str, name: str) -> BaseModel:
+    """A component's validated options (imports its module).
+
+    Raises:
+        UsageError: an unknown key or a bad value, named as section.key.
+    """
+    component = resolve(COMPONENTS[kind], name, kind)
+    given = config.options.get(name, {})
+    known = component.options.model_fields
+    for key, value in given.items():
+        if key not in known:
+            raise UsageError(f"unknown configuration key '{name}.{key}'; {suggestion(key, known)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name}.{key} is {value}; a finite number is needed")
+    try:
+        return component.options(**given)
+    except ValidationError as error:
+        raise UsageError(describe(error, name)) from error

@@ -1,0 +1,7 @@
+"""What is explained. A dataset is one file and one line in DATASETS."""
+
+DATASETS: dict[str, str] = {
+    "square": "bench.datasets.square_task:SquareDataset",
+    "folder": "bench.datasets.folder:FolderDataset",
+}
+"""Dataset name -> "module:class"; classes are imported only when asked for."""

@@ -1,0 +1,74 @@
+"""The contract of datasets, and the task they produce."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from methods.noise import sample_key
+
+
+class DatasetConfig(BaseModel):
+    """Options of a dataset; subclasses add fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images to explain.
+
+    Attributes:
+        ids: names the noise depends on; never positions.
+        images: uint8 (N, H, W, 3).
+        targets: reference values, float32 (N,).
+        attribute: true values, float32 (N,), or None where unknown.
+        masks: bool (N, H, W), True where the attribute lives, or None where unknown.
+        unit: what 1.0 of the target means, for people ("red / 255").
+        digest: sha256 of ids, images and targets.
+    """
+
+    ids: tuple[str, ...]
+    images: np.ndarray
+    targets: np.ndarray
+    attribute: np.ndarray | None
+    masks: np.ndarray | None
+    unit: str
+    digest: str
+
+
+class Dataset(ABC):
+    """One dataset.
+
+    Attributes:
+        options: the config class.
+        weights: shipped weights by role ("regressor", "oracle", "ddpm", "diffae").
+    """
+
+    options: type[DatasetConfig] = DatasetConfig
+    weights: dict[str, str] = {}
+
+    def __init__(self, config: DatasetConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def load(self, limit: int) -> Task:
+        """At most `limit` images, spread evenly over the dataset; 0 is all.
+
+        Raises:
+            UsageError: the data cannot be used; names the file or key.
+        """
+
+
+def spread(ids: Sequence[str], limit: int) -> list[int]:
+    """Indices of `limit` ids spread over a dataset, in its order; all of them for 0 or limit >= len(ids).
+
+    Picked by a hash of the id: a regular stride would meet the same rows of a grid again and again, and a
+    larger limit contains a smaller one.
+    """
+    if limit == 0 or limit >= len(ids):
+        return list(range(len(ids)))
+    ranked = sorted(range(len(ids)), key=lambda i: sample_key("spread", ids[i]))
+    return sorted(ranked[:limit])

@@ -1,0 +1,173 @@
+"""Judging saved counterfactuals: predictions on the PNG that was written, then every metric."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from bench.datasets.base import Task
+from bench.errors import RunError, UsageError
+from bench.images import BadImage, read_image, to_float
+from bench.registry import resolve
+from methods import noise
+from metrics import SAMPLE_METRICS
+from metrics.frechet import clean_fid, frechet_distance, inception_folder
+from metrics.intervals import Estimate, mean_estimate, ratio_estimate
+from metrics.measured import Measured
+
+# Record keys of the sample metrics, and their units.
+SUMMARY_KEYS = {
+    "valid": "validity/success_rate",
+    "prediction_error": "validity/prediction_mae",
+    "oracle_target_mae": "validity/oracle_target_mae",
+    "oracle_regressor_mae": "validity/oracle_regressor_mae",
+    "square_mae": "quality/square_mae",
+    "background_mae": "quality/background_mae",
+    "change_l1": "sparsity/change_l1",
+}
+
+
+@dataclass
+class Judge:
+    """The reference networks, eager and in float32 whatever backend searched."""
+
+    regressor: nn.Module
+    oracle: nn.Module
+
+    @torch.no_grad()
+    def predict(self, pixels: np.ndarray) -> tuple[float, float]:
+        """(r, o) of one uint8 (H, W, 3) image; one at a time, so that no batch can matter."""
+        image = torch.from_numpy(to_float(pixels))[None]
+        return float(self.regressor(image)), float(self.oracle(image))
+
+    @torch.no_grad()
+    def oracle_features(self, images: np.ndarray) -> np.ndarray:
+        """Oracle features of float images (N, 3, H, W): (N, D)."""
+        return torch.cat([self.oracle.features(chunk) for chunk in torch.from_numpy(images).split(64)]).numpy()
+
+    def preflight(self, task: Task) -> None:
+        """Refuse a regressor that cannot be explained.
+
+        Raises:
+            UsageError: non-finite predictions, or predictions that do not depend on the image.
+        """
+        images = torch.from_numpy(to_float(task.images[:4])).requires_grad_(True)
+        prediction = self.regressor(images)
+        if not torch.isfinite(prediction).all():
+            raise UsageError(
+                "weights.regressor: the regressor returns NaN or infinite values on the first images; check its weights"
+            )
+        gradient = (
+            torch.autograd.grad(prediction.sum(), images, allow_unused=True)[0] if prediction.requires_grad else None
+        )
+        if gradient is None or not torch.any(gradient):
+            raise UsageError(
+                "weights.regressor: the regressor does not depend on the image (its gradient is zero); "
+                "nothing can be searched"
+            )
+
+
+def sample_table(task: Task, rows: list[dict[str, Any]], images: Path, tolerance: float) -> pd.DataFrame:
+    """One row a sample in the task's order, with every per-sample metric."""
+    by_id = {row["id"]: row for row in rows}
+    ordered = [by_id[name] for name in task.ids]
+    size = task.images.shape[1:3]
+    saved = [
+        np.full((3, *size), np.nan, np.float32) if row["failure"] else _saved(images / row["image"], size[0])
+        for row in ordered
+    ]
+    frame = pd.DataFrame(ordered)
+    measured = Measured(
+        original=to_float(task.images),
+        counterfactual=np.stack(saved),
+        target=task.targets.astype(np.float64),
+        prediction=frame["prediction"].to_numpy(np.float64),
+        oracle=frame["oracle"].to_numpy(np.float64),
+        mask=task.masks,
+        tolerance=tolerance,
+    )
+    if task.attribute is not None:
+        frame["attribute"] = task.attribute
+    for name in SAMPLE_METRICS:
+        values = resolve(SAMPLE_METRICS, name, "metric")(measured)
+        if values is not None:
+            frame[name] = values
+    return frame
+
+
+def _saved(path: Path, size: int) -> np.ndarray:
+    try:
+        return to_float(read_image(path, size))
+    except BadImage as error:
+        raise RunError(f"{error}; remove the line from samples.jsonl or use --fresh") from error
+
+
+def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimate]:
+    """Means and rates with bootstrap intervals; throughput as ratios over the same samples."""
+    generator = noise.numpy_generator("bootstrap", seed, cell_id)
+    summary = {
+        key: mean_estimate(frame[name].to_numpy(), generator, "fraction" if name == "valid" else "1")
+        for name, key in SUMMARY_KEYS.items()
+        if name in frame
+    }
+    failed = frame["failure"].notna().to_numpy(np.float64)
+    summary["validity/failure_rate"] = mean_estimate(failed, generator, "fraction")
+    summary["validity/search_reached_rate"] = mean_estimate(
+        frame["reached"].to_numpy(np.float64), generator, "fraction"
+    )
+    for name in ("steps", "forward", "backward"):
+        unit = "steps" if name == "steps" else "network evaluations"
+        summary[f"cost/{name}"] = mean_estimate(frame[name].to_numpy(np.float64), generator, unit)
+    seconds, valid = frame["seconds"].to_numpy(np.float64), frame["valid"].to_numpy(np.float64)
+    summary["throughput/seconds_per_image"] = mean_estimate(seconds, generator, "s")
+    summary["throughput/valid_per_second"] = ratio_estimate(valid, seconds, generator, "1/s")
+    if valid.any():
+        summary["throughput/seconds_per_valid"] = ratio_estimate(seconds, valid, generator, "s")
+    return summary
+
+
+def realism(
+    judge: Judge, task: Task, frame: pd.DataFrame, inputs: Path, images: Path, weights: str
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """FID, where its weights are at hand, and the Frechet distance on the oracle's features; with reasons."""
+    summary, notes = {}, {}
+    kept = frame["failure"].isna().to_numpy()
+    count = int(kept.sum())
+    size = task.images.shape[1]
+    saved = (
+        np.stack([_saved(images / name, size) for name in frame["image"][kept]])
+        if count
+        else np.empty((0, 3, size, size))
+    )
+    distance = None
+    if count:
+        real = judge.oracle_features(to_float(task.images[kept]))
+        distance = frechet_distance(real, judge.oracle_features(saved))
+    summary["realism/oracle_feature_distance"] = Estimate(value=distance, n=count)
+    notes["realism/oracle_feature_distance"] = (
+        "Frechet distance on the oracle's features, not FID; biased upwards for few images"
+    )
+    folder, reason = inception_folder(weights or None)
+    if folder is None:
+        summary["realism/fid"], notes["realism/fid"] = Estimate(value=None, n=count), reason
+    elif count < 2:
+        summary["realism/fid"], notes["realism/fid"] = Estimate(value=None, n=count), "fewer than two counterfactuals"
+    else:
+        summary["realism/fid"] = Estimate(value=clean_fid(inputs, images, folder, torch.device("cpu")), n=count)
+    return summary, notes
+
+
+def failures(frame: pd.DataFrame) -> dict[str, int]:
+    """Failure reason -> samples; the step number is left out of the reason."""
+    reasons = frame["failure"].dropna().str.partition(" ")[0]
+    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def numeric_facts(timings: Mapping[str, Any]) -> dict[str, float]:
+    """The plain numbers among the timings, for trackers."""
+    return {key: float(value) for key, value in timings.items() if isinstance(value, int | float) and value is not None}

@@ -1,0 +1,180 @@
+"""The record: what a run leaves on disk. Files are the truth; MLflow, tables and pages are made from them."""
+
+import datetime
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import RunError, UsageError
+from bench.images import write_bytes
+from metrics.intervals import Estimate
+
+SCHEMA = 1
+Status = Literal["running", "ok", "failed", "interrupted"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CellRecord(_Model):
+    """result.json of one cell: dataset x method x backend x seed.
+
+    Attributes:
+        fingerprint: hash of everything that can move a number; guards resuming.
+        facts: what the fingerprint is made of, for naming differences.
+        summary: "group/name" -> estimate with unit and interval.
+        notes: why a metric is empty, by metric.
+        timings: seconds by phase, per-step latency percentiles, occupancy; build and first call apart.
+        failures: failure reason -> number of samples.
+    """
+
+    schema_version: int = SCHEMA
+    id: str
+    dataset: str
+    method: str
+    backend: str
+    seed: int
+    status: Status = "running"
+    error: str | None = None
+    fingerprint: str
+    facts: dict[str, Any]
+    options: dict[str, dict[str, Any]]
+    samples: int
+    finished: int = 0
+    failures: dict[str, int] = {}
+    summary: dict[str, Estimate] = {}
+    notes: dict[str, str] = {}
+    timings: dict[str, Any] = {}
+    execution: dict[str, Any] = {}
+    sessions: int = 1
+    started: str
+    ended: str | None = None
+
+
+class SuiteRecord(_Model):
+    """suite.json: one command.
+
+    Attributes:
+        config_set: configuration as the user gave it; `config` as resolved.
+    """
+
+    schema_version: int = SCHEMA
+    id: str
+    command: str
+    status: Status = "running"
+    config_set: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    cells: list[CellRecord] = []
+    started: str
+    ended: str | None = None
+
+
+def now() -> str:
+    """UTC time, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def write_json(path: Path, model: BaseModel) -> None:
+    """Write a record whole or not at all."""
+    write_bytes(path, (model.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_suite(folder: Path) -> SuiteRecord:
+    """Read suite.json with the cells' own result.json files.
+
+    Raises:
+        UsageError: no record there, or one of another version.
+    """
+    path = folder / "suite.json"
+    try:
+        return SuiteRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{folder} holds no record (suite.json): {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a record of schema {SCHEMA}: {error.errors()[0]['msg']}") from error
+
+
+def read_cell(folder: Path) -> CellRecord | None:
+    """result.json of a cell, or None where there is none.
+
+    Raises:
+        UsageError: damaged or of another version.
+    """
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        return CellRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UsageError(f"{path} is damaged or of another schema; use --fresh to start over") from error
+
+
+class Journal:
+    """samples.jsonl: one line a finished sample, with a checksum; the line is the proof that it is done.
+
+    The image is written before its line. A torn last line is dropped; damage anywhere else is an error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a line and flush it to the disk."""
+        text = json.dumps(row, sort_keys=True)
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}; what was recorded before is kept") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All intact lines, truncating a torn last one.
+
+        Raises:
+            RunError: a damaged line in the middle.
+        """
+        if not self.path.is_file():
+            return []
+        data = self.path.read_bytes()
+        rows, good = [], 0
+        for number, line, end in _lines(data):
+            row = _decode(line)
+            if row is None:
+                if end < len(data):
+                    raise RunError(f"{self.path}: line {number} is damaged; use --fresh to start over")
+                break
+            rows.append(row)
+            good = end
+        if good < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(good)
+        return rows
+
+
+def _lines(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    start, number = 0, 0
+    while start < len(data):
+        stop = data.find(b"\n", start)
+        end = len(data) if stop < 0 else stop + 1
+        number += 1
+        yield number, data[start:end], end
+        start = end
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n") or line[8:9] != b" ":
+        return None
+    try:
+        if int(line[:8], 16) != zlib.crc32(line[9:-1]):
+            return None
+        return json.loads(line[9:-1])
+    except ValueError:
+        return None

@@ -1,0 +1,192 @@
+"""What is trained: network, loss and figures of each recipe for the Square benchmark."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.networks import RegressorConfig, SquareRegressor
+from methods.diffusion.adm import AdmConfig, AdmUNet
+from methods.diffusion.diffae import DiffAe, DiffAeConfig
+from methods.diffusion.schedule import Schedule
+from methods.noise import TrainingNoise
+
+NETWORKS: dict[str, tuple[type, type]] = {
+    "adm": (AdmUNet, AdmConfig),
+    "diffae": (DiffAe, DiffAeConfig),
+    "regressor": (SquareRegressor, RegressorConfig),
+}
+"""Kinds of networks a weights card may name: (class, config class)."""
+
+LossFunction = Callable[[nn.Module, Tensor, Tensor, TrainingNoise], Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        kind: key of NETWORKS.
+        config: options of the network.
+        loss: (network, images (B, 3, H, W) in [0, 1], attribute (B,), noise) -> per-sample loss (B,).
+        seed: of initial weights, data order and noise.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, object]
+    loss: LossFunction
+    steps: int
+    seed: int
+    batch_size: int = 16
+    lr: float = 4e-4
+    warmup: int = 200
+    ema: float = 0.999
+    clip_norm: float = 1.0
+    notes: str = ""
+    hyper: dict[str, object] = field(default_factory=dict)
+
+
+def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
+    """A network with fresh weights from a card's `kind` and `config`."""
+    network, options = NETWORKS[kind]
+    return network(options(**config))
+
+
+def _timesteps(noise: TrainingNoise, batch: int, steps: int, low_share: float, low: int) -> Tensor:
+    """Uniform over the whole schedule, with `low_share` of the draws below `low`; int64 (batch,)."""
+    pick, where = noise.uniform(batch), noise.uniform(batch)
+    limit = torch.where(pick < low_share, torch.tensor(float(low)), torch.tensor(float(steps)))
+    return (where * limit).long()
+
+
+def _gather(values: np.ndarray, t: Tensor) -> Tensor:
+    return torch.from_numpy(np.asarray(values)).float()[t].view(-1, 1, 1, 1)
+
+
+_DDPM = AdmConfig(
+    image_size=64,
+    num_channels=64,
+    channel_mult="1,2",
+    num_res_blocks=1,
+    num_heads=4,
+    attention_resolutions="8",
+    resblock_updown=True,
+    learn_sigma=True,
+    timestep_respacing="50",
+    patch_size=4,
+)
+_DIFFAE = DiffAeConfig(
+    image_size=64,
+    ch=64,
+    mult=(1, 2),
+    enc_mult=(1, 2, 2),
+    style=512,
+    embed=256,
+    num_res_blocks=1,
+    enc_num_res_blocks=1,
+    attention_resolutions=(8,),
+    patch_size=4,
+    prediction="v",
+    z_unit=0.25,
+)
+# 1,000 original steps are 50 respaced ones; tau = 5 of these reaches timestep 82.
+_LOW_SHARE, _LOW_STEPS = 0.6, 120
+
+
+def ddpm_loss(network: nn.Module, images: Tensor, _: Tensor, noise: TrainingNoise) -> Tensor:
+    """Hybrid loss of improved DDPM (equation 16): noise error plus 0.001 x the variational term.
+
+    The variational term is the KL to the true posterior with the mean's gradient stopped; the first
+    step's discrete likelihood is replaced by the same KL with the clipped variance.
+    """
+    schedule: Schedule = _FULL
+    x_start = images * 2 - 1
+    batch = len(images)
+    t = _timesteps(noise, batch, len(schedule), _LOW_SHARE, _LOW_STEPS)
+    eps = noise.normal(*images.shape)
+    signal = _gather(schedule.alphas_cumprod, t)
+    x = signal.sqrt() * x_start + (1 - signal).sqrt() * eps
+    out = network(x, t)
+    predicted, share = out[:, :3], (out[:, 3:] + 1) / 2
+    min_log = _gather(schedule.posterior_log_variance_clipped, t)
+    log_variance = share * _gather(np.log(schedule.betas), t) + (1 - share) * min_log
+    # Only x_0 differs between true and predicted posterior mean.
+    x_start_error = ((1 - signal) / signal).sqrt() * (eps - predicted.detach())
+    mean_error = _gather(schedule.posterior_mean_coef1, t) * x_start_error
+    kl = 0.5 * (log_variance - min_log - 1 + (min_log - log_variance).exp() + mean_error**2 * (-log_variance).exp())
+    simple = (eps - predicted).square().flatten(1).mean(1)
+    return simple + 0.001 * len(schedule) * kl.flatten(1).mean(1) / np.log(2.0)
+
+
+_FULL = Schedule.create()
+
+
+def diffae_loss(network: nn.Module, images: Tensor, _: Tensor, noise: TrainingNoise) -> Tensor:
+    """v-prediction error given z_sem of the same image (Diff-AE equation 4, Salimans and Ho 2022 for v)."""
+    x_start = images * 2 - 1
+    t = _timesteps(noise, len(images), len(_FULL), 0.0, 1)
+    eps = noise.normal(*images.shape)
+    signal = _gather(_FULL.alphas_cumprod, t)
+    x = signal.sqrt() * x_start + (1 - signal).sqrt() * eps
+    v = signal.sqrt() * eps - (1 - signal).sqrt() * x_start
+    return (network.predict(x, t, network.encode(x_start)) - v).square().flatten(1).mean(1)
+
+
+_NOISE_SIGMA, _EPSILON = 0.2, 0.08
+
+
+def regression_loss(network: nn.Module, images: Tensor, attribute: Tensor, noise: TrainingNoise) -> Tensor:
+    """Squared error on noised images that one sign-gradient step has made harder (Goodfellow et al. 2015).
+
+    Noise has a random strength up to 0.2, the step a random size up to 0.08. The regressor's gradient then
+    lies on the red of the square: without it, a search meets its target with half the change of colour and
+    faint patterns elsewhere.
+    """
+    batch = len(images)
+    sigma = _NOISE_SIGMA * noise.uniform(batch).view(-1, 1, 1, 1)
+    epsilon = _EPSILON * noise.uniform(batch).view(-1, 1, 1, 1)
+    noisy = (images + sigma * noise.normal(*images.shape)).requires_grad_(True)
+    gradient = torch.autograd.grad((network(noisy) - attribute).square().sum(), noisy)[0]
+    hard = noisy.detach() + epsilon * gradient.sign()
+    return F.mse_loss(network(hard), attribute, reduction="none")
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("square/ddpm", "adm", _DDPM.model_dump(exclude_unset=True), ddpm_loss, steps=8_000, seed=0),
+        Recipe(
+            "square/diffae",
+            "diffae",
+            _DIFFAE.model_dump(mode="json", exclude_unset=True),
+            diffae_loss,
+            steps=12_000,
+            seed=0,
+        ),
+        Recipe(
+            "square/regressor",
+            "regressor",
+            {"widths": [32, 64, 128]},
+            regression_loss,
+            steps=2_000,
+            seed=0,
+            batch_size=32,
+            lr=1e-3,
+        ),
+        Recipe(
+            "square/oracle",
+            "regressor",
+            {"widths": [32, 64, 128]},
+            regression_loss,
+            steps=2_000,
+            seed=1,
+            batch_size=32,
+            lr=1e-3,
+        ),
+    )
+}
+"""Everything `bench train` knows."""

@@ -1,0 +1,111 @@
+"""Small real networks for tests: random weights, real architectures, 16x16 images."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backends.base import BackendConfig
+from backends.eager import EagerBackend
+from methods import noise
+from methods.ac_re import AcRe
+from methods.base import Method, MethodConfig
+from methods.diffae_re import DiffAeRe
+from methods.diffusion.adm import AdmConfig, AdmUNet
+from methods.diffusion.diffae import DiffAe, DiffAeConfig
+from methods.search import Sample
+
+CPU = torch.device("cpu")
+SIZE = 16
+
+
+class ToyRegressor(nn.Module):
+    """A smooth regressor that depends on every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, SIZE, SIZE))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.sigmoid((image * self.weight).flatten(1).sum(1) * 0.05)
+
+
+def randomise(network: nn.Module, seed: int) -> nn.Module:
+    """Fill every weight, also those initialised to zero, from a seed; frozen."""
+    for index, (name, parameter) in enumerate(sorted(network.named_parameters())):
+        values = noise.numpy_normal(seed * 1000 + index, tuple(parameter.shape))
+        fan = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
+        parameter.data.copy_(torch.from_numpy(values) / fan**0.5)
+        if parameter.ndim == 1 and "weight" in name:
+            parameter.data.add_(1)
+    return network.eval().requires_grad_(False)
+
+
+def tiny_networks() -> dict[str, nn.Module]:
+    """ddpm, diffae and regressor with random weights."""
+    adm = AdmConfig(
+        image_size=SIZE,
+        num_channels=32,
+        channel_mult="1,1",
+        num_res_blocks=1,
+        num_heads=2,
+        attention_resolutions="8",
+        resblock_updown=True,
+        learn_sigma=True,
+        timestep_respacing="50",
+    )
+    diffae = DiffAeConfig(
+        image_size=SIZE,
+        ch=32,
+        mult=(1, 1),
+        enc_mult=(1, 1),
+        style=8,
+        embed=16,
+        num_res_blocks=1,
+        enc_num_res_blocks=1,
+        attention_resolutions=(8,),
+        prediction="v",
+    )
+    return {
+        "ddpm": randomise(AdmUNet(adm), 1),
+        "diffae": randomise(DiffAe(diffae), 2),
+        "regressor": randomise(ToyRegressor(), 3),
+    }
+
+
+@pytest.fixture(scope="session")
+def networks() -> dict[str, nn.Module]:
+    return tiny_networks()
+
+
+def toy_samples(count: int, shift: float = 0.03) -> list[Sample]:
+    """Images with targets a little away from the toy regressor's own prediction."""
+    regressor = tiny_networks()["regressor"]
+    samples = []
+    for index in range(count):
+        image = (
+            torch.from_numpy(noise.numpy_normal(900 + index, (3, SIZE, SIZE))).float().mul(0.15).add(0.5).clamp(0, 1)
+        )
+        target = float(regressor(image[None])) + shift * (1 + index % 4) * (-1) ** index
+        samples.append(Sample(f"toy/{index}", image, target))
+    return samples
+
+
+@pytest.fixture
+def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
+    """A prepared eager method on the tiny networks; options override a short, strict search."""
+
+    def make(
+        name: str, slots: int, seed: int = 0, replace: dict[str, nn.Module] | None = None, **options: object
+    ) -> Method:
+        cls = {"ac-re": AcRe, "diffae-re": DiffAeRe}[name]
+        defaults: dict[str, object] = {"max_steps": 8, "tolerance": 0.004}
+        if name == "diffae-re":
+            defaults |= {"inversion_steps": 10, "lr": 0.05}
+        config: MethodConfig = cls.options(**(defaults | options))
+        method = cls(config, seed, CPU)
+        method.prepare(networks | (replace or {}), EagerBackend(BackendConfig(), CPU), slots)
+        return method
+
+    return make

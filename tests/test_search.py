@@ -1,0 +1,138 @@
+"""The search engine and both methods on small real networks."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.base import Batch, Method
+from methods.search import Event, Outcome, Sample, SlotSearch
+from tests.conftest import toy_samples
+
+METHODS = ["ac-re", "diffae-re"]
+
+
+def search(method: Method, samples: list[Sample], slots: int) -> dict[str, Outcome]:
+    return {outcome.id: outcome for outcome in SlotSearch(method, slots).run(samples)}
+
+
+def double(networks: dict[str, nn.Module], method: Method) -> Method:
+    """Run the method's networks in float64, where sums in another order do not show in the result."""
+    for name in ("denoiser", "regressor", "encoder"):
+        if hasattr(method, name):
+            setattr(method, name, _Double(getattr(method, name)))
+    return method
+
+
+class _Double(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network(*(x.double() if x.is_floating_point() else x for x in inputs)).float()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_results_do_not_depend_on_batch_size_or_order(
+    name: str, make_method: Callable[..., Method], networks: dict[str, nn.Module]
+) -> None:
+    samples = toy_samples(16)
+    reference = search(double(networks, make_method(name, 16)), samples, 16)
+    steps = {outcome.steps for outcome in reference.values()}
+    assert len(steps) > 1, "the samples should need different numbers of steps"
+    for slots, order in ((1, samples), (3, samples), (3, samples[::-1]), (16, samples[5:] + samples[:5])):
+        result = search(double(networks, make_method(name, slots)), order, slots)
+        assert result.keys() == reference.keys()
+        for key, outcome in result.items():
+            assert outcome.steps == reference[key].steps
+            assert outcome.reached == reference[key].reached
+            torch.testing.assert_close(outcome.image, reference[key].image, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_seed_and_the_sample_id_decide_the_noise(name: str, make_method: Callable[..., Method]) -> None:
+    samples = toy_samples(3)
+    first = search(make_method(name, 2), samples, 2)
+    again = search(make_method(name, 2), samples, 2)
+    other = search(make_method(name, 2, seed=1), samples, 2)
+    assert all(torch.equal(first[key].image, again[key].image) for key in first)
+    changed = [not torch.equal(first[key].image, other[key].image) for key in first]
+    assert all(changed) if name == "ac-re" else not any(changed)
+
+
+def reachable(name: str, method: Method, shift: float) -> list[Sample]:
+    """Samples whose targets lie `shift` away from the prediction that the search starts with."""
+    samples = []
+    for index, sample in enumerate(toy_samples(6)):
+        state = method.encode(Batch((sample.id,), sample.image[None], torch.zeros(1)), lambda done, total: None)
+        start = float(method.step(state).prediction)
+        samples.append(sample._replace(target=start + shift * (-1) ** index))
+    return samples
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_search_moves_the_prediction_to_the_target(name: str, make_method: Callable[..., Method]) -> None:
+    samples = reachable(name, make_method(name, 1), shift=0.02)
+    outcomes = search(make_method(name, 4, max_steps=60), samples, 4)
+    reached = [outcomes[sample.id] for sample in samples if outcomes[sample.id].reached]
+    assert len(reached) >= 4
+    for sample in samples:
+        outcome = outcomes[sample.id]
+        if outcome.reached:
+            assert abs(outcome.prediction - sample.target) <= 0.004
+            assert 0 < outcome.steps < 60
+
+
+def test_finished_samples_leave_their_slots(make_method: Callable[..., Method]) -> None:
+    events: list[Event] = []
+    engine = SlotSearch(make_method("ac-re", 2), 2, events.append)
+    outcomes = list(engine.run(toy_samples(7)))
+    iterations = [outcome.steps + outcome.reached for outcome in outcomes]
+    assert engine.statistics.busy_slots == sum(iterations)
+    # With refill, two slots need at most half the total and one longest search.
+    assert engine.statistics.steps <= sum(iterations) / 2 + max(iterations)
+    assert engine.statistics.occupancy > 0.75
+    assert {event.phase for event in events} == {"encoding", "searching", "refining"}
+    total = sum(engine.statistics.seconds.values())
+    assert sum(outcome.seconds for outcome in outcomes) == pytest.approx(total, rel=1e-6)
+
+
+def test_evaluations_are_counted(make_method: Callable[..., Method]) -> None:
+    outcome = search(make_method("ac-re", 1, max_steps=3, tolerance=0.0), toy_samples(1), 1)["toy/0"]
+    assert (outcome.steps, outcome.evaluations) == (3, (3 * 5 + 5, 3 * 5))
+    outcome = search(make_method("diffae-re", 1, max_steps=3, tolerance=0.0), toy_samples(1), 1)["toy/0"]
+    assert (outcome.steps, outcome.evaluations) == (3, (10 + 3 * 10, 3 * 10))
+
+
+def test_a_target_already_met_changes_nothing_in_the_search(make_method: Callable[..., Method]) -> None:
+    sample = toy_samples(1)[0]
+    outcome = search(make_method("ac-re", 1, tolerance=1.0), [sample], 1)[sample.id]
+    assert (outcome.steps, outcome.reached, outcome.failure) == (0, True, None)
+    torch.testing.assert_close(outcome.image, sample.image)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_nonfinite_sample_fails_alone(name: str, make_method: Callable[..., Method]) -> None:
+    samples = toy_samples(4)
+    clean = search(make_method(name, 4), samples, 4)
+    spoilt = [samples[0]._replace(image=samples[0].image * float("nan")), *samples[1:]]
+    result = search(make_method(name, 4), spoilt, 4)
+    assert result["toy/0"].failure is not None
+    for key in ("toy/1", "toy/2", "toy/3"):
+        assert result[key].failure is None
+        assert torch.equal(result[key].image, clean[key].image)
+
+
+def test_no_gradient_of_weights_is_computed(make_method: Callable[..., Method]) -> None:
+    for name in METHODS:
+        method = make_method(name, 2)
+        search(method, toy_samples(2), 2)
+        for network in (method.denoiser, method.regressor):
+            assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_batch_of_zero_slots_is_refused(make_method: Callable[..., Method]) -> None:
+    with pytest.raises(ValueError, match="batch size 0"):
+        SlotSearch(make_method("ac-re", 1), 0)
