@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -67,6 +68,14 @@ class CompileBackend(Backend):
     options = CompileConfig
     config: CompileConfig
 
+    def __init__(
+        self, config: CompileConfig, device: torch.device, announce: Callable[[str], None] = lambda name: None
+    ) -> None:
+        super().__init__(config, device, announce)
+        # Compiled code is kept for the whole process; a new backend must not run or count an older one's.
+        torch._dynamo.reset()
+        self._graphs = counters["stats"]["unique_graphs"]
+
     @staticmethod
     def unavailable() -> str | None:
         if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
@@ -91,7 +100,7 @@ class CompileBackend(Backend):
         inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in example_inputs]
         try:
             torch.autograd.grad(prepared(*inputs).sum(), [x for x in inputs if x.requires_grad], allow_unused=True)
-        except torch._dynamo.exc.Unsupported as error:
+        except torch._dynamo.exc.TorchDynamoException as error:
             raise BackendError(f"{name} cannot be compiled to one graph: {str(error).splitlines()[0]}") from error
         self.report.networks[name] = {
             "dtype": str(dtype),

@@ -22,7 +22,7 @@ from bench.config import RunConfig, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Task
 from bench.errors import RunError, UsageError
-from bench.images import file_name, read_image, to_float, to_uint8, write_png
+from bench.images import file_name, read_image, to_float, to_uint8, write_bytes, write_png
 from bench.judge import Judge, failures, realism, sample_table, summarise
 from bench.progress import Display
 from bench.record import SCHEMA, CellRecord, Journal, now, read_cell, write_json
@@ -30,6 +30,7 @@ from bench.registry import resolve
 from methods import METHODS, noise
 from methods.base import Method
 from methods.search import Event, Outcome, Sample, SlotSearch
+from metrics.frechet import inception_folder
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Cell:
     options: dict[str, BaseModel]
 
     def facts(self) -> dict[str, Any]:
-        """What can move a number. Batch size is not among it: results do not depend on it."""
+        """What can move a number; the batch size moves timings only."""
         return {
             "schema": SCHEMA,
             "version": __version__,
@@ -62,6 +63,7 @@ class Cell:
             "backend": self.backend,
             "device": self.device.type,
             "seed": self.config.seed,
+            "batch_size": self.config.batch_size,
             "noise": noise.SCHEME,
             "torch": torch.__version__,
             "weights": {role: loaded.sha256 for role, loaded in self.weights.items()},
@@ -96,8 +98,27 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     task = source.load(config.limit)
     identity = f"{dataset}--{method}--{backend}--s{config.seed}"
     cell = Cell(identity, config, dataset, method, backend, device, task, weights, options)
+    _check_fit(cell)
     _judge(cell).preflight(task)
     return cell
+
+
+def _check_fit(cell: Cell) -> None:
+    """Refuse options that the networks cannot do, and images of another size."""
+    method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], cell.config.seed, cell.device)
+    networks = {role: loaded.network for role, loaded in cell.weights.items()}
+    try:
+        method.check(networks)
+    except ValueError as error:
+        raise UsageError(f"{cell.method}: {error}") from error
+    size = networks[method.networks[0]].config.image_size
+    if cell.task.images.shape[1:3] != (size, size):
+        raise UsageError(
+            f"{cell.dataset}: images are {cell.task.images.shape[1]} pixels wide; the networks need {size}"
+        )
+    weights = cell.config.metrics.inception_weights
+    if weights and inception_folder(weights)[0] is None:
+        raise UsageError(f"metrics.inception_weights={weights}: {inception_folder(weights)[1]}")
 
 
 def _judge(cell: Cell) -> Judge:
@@ -127,9 +148,8 @@ class CellRun:
 
     def run(self) -> CellRecord:
         """Finish the cell; an already finished one is returned as it is, without a network call."""
-        earlier = read_cell(self.folder)
+        earlier = self.check_resumable()
         if earlier is not None:
-            self._check_resumable(earlier)
             if earlier.status == "ok" and earlier.samples == self.record.samples:
                 self.display.message(f"{self.cell.id}: already complete in {self.folder}")
                 return earlier
@@ -145,14 +165,20 @@ class CellRun:
         except KeyboardInterrupt:
             self._close("interrupted", "stopped by the user; run the same command to go on")
             raise
-        except (BackendError, RunError, torch.OutOfMemoryError) as error:
+        except (BackendError, RunError, torch.OutOfMemoryError, OSError) as error:
             self._close("failed", str(error))
-            raise RunError(f"{self.cell.id}: {error}") from error
+            raise RunError(f"{self.cell.id}: {error}; {len(self.rows)} samples are recorded") from error
         return self.record
 
-    def _check_resumable(self, earlier: CellRecord) -> None:
-        if earlier.fingerprint == self.record.fingerprint:
-            return
+    def check_resumable(self) -> CellRecord | None:
+        """What an earlier run of the same cell left, if anything.
+
+        Raises:
+            UsageError: the folder holds another cell's results; names what differs.
+        """
+        earlier = read_cell(self.folder)
+        if earlier is None or earlier.fingerprint == self.record.fingerprint:
+            return earlier
         differing = [key for key in self.record.facts if earlier.facts.get(key) != self.record.facts[key]]
         raise UsageError(
             f"{self.folder} was made with another {', '.join(differing) or 'set-up'}; "
@@ -169,9 +195,7 @@ class CellRun:
     def _write_inputs(self) -> None:
         self.inputs.mkdir(parents=True, exist_ok=True)
         for name, pixels in zip(self.cell.task.ids, self.cell.task.images, strict=True):
-            path = self.inputs / file_name(name)
-            if not path.is_file():
-                write_png(path, pixels)
+            write_png(self.inputs / file_name(name), pixels)
 
     def _search(self) -> None:
         task, done = self.cell.task, {row["id"] for row in self.rows}
@@ -190,15 +214,13 @@ class CellRun:
             Sample(task.ids[i], torch.from_numpy(to_float(task.images[i])), float(task.targets[i]))
             for i in open_samples
         )
-        for outcome in search.run(samples):
-            self._record(outcome)
-            if len(self.rows) == len(open_samples) == sum(bool(row["failure"]) for row in self.rows):
-                raise RunError(
-                    f"every sample failed ({outcome.failure}); check the weights of {', '.join(self.cell.weights)}"
-                )
-        backend.check()
-        self._note_timings(search)
-        self.record.execution = backend.report.to_dict()
+        try:
+            for outcome in search.run(samples):
+                backend.check()
+                self._record(outcome)
+        finally:
+            self._note_timings(search)
+            self.record.execution = backend.report.to_dict()
 
     def _prepare(self) -> tuple[Method, Backend]:
         """Build the method's networks on the backend."""
@@ -223,14 +245,15 @@ class CellRun:
 
     def _record(self, outcome: Outcome) -> None:
         """Image first, then predictions on the image as saved, then the line that proves it."""
-        name = file_name(outcome.id)
+        name, task = file_name(outcome.id), self.cell.task
+        index = task.ids.index(outcome.id)
         row: dict[str, Any] = {
             "id": outcome.id,
             "image": name,
             "input": name,
             "sha256": None,
-            "target": float(self.cell.task.targets[self.cell.task.ids.index(outcome.id)]),
-            "start": self.judge.predict(read_image(self.inputs / name))[0],
+            "target": float(task.targets[index]),
+            "start": self.judge.predict(task.images[index])[0],
             "prediction": float("nan"),
             "oracle": float("nan"),
             "search_prediction": outcome.prediction,
@@ -258,6 +281,7 @@ class CellRun:
         timings, statistics = self.record.timings, search.statistics
         for phase, seconds in statistics.seconds.items():
             timings[f"{phase}_s"] = timings.get(f"{phase}_s", 0.0) + seconds
+        write_bytes(self.folder / "latency.json", json.dumps({"step_s": statistics.step_seconds}).encode())
         steps = np.array(statistics.step_seconds)
         if len(steps):
             timings["step_median_s"] = float(np.median(steps))
@@ -266,6 +290,9 @@ class CellRun:
         timings["peak_memory_mib"] = peak_memory_mib(self.cell.device)
 
     def _finish(self) -> None:
+        if all(row["failure"] for row in self.rows):
+            reason, roles = self.rows[0]["failure"], ", ".join(self.cell.weights)
+            raise RunError(f"every sample failed ({reason}); check the weights of {roles}")
         self.display.phase("computing metrics", len(self.rows))
         tolerance = self.cell.options[self.cell.method].tolerance
         frame = sample_table(self.cell.task, self.rows, self.images, tolerance)
@@ -287,7 +314,7 @@ class CellRun:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory of the process: on the device for CUDA, resident on the host otherwise."""
+    """Peak memory: of this cell on the device for CUDA, else of the whole process so far on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

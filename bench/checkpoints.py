@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from bench.config import describe
 from bench.errors import UsageError
 from bench.training.recipes import NETWORKS, build_network
+from bench.weights import SHIPPED
 from methods.diffusion.published import CheckpointMismatch, load_exactly
-
-SHIPPED = Path(__file__).parent / "weights"
 
 
 class Card(BaseModel):
@@ -56,7 +56,9 @@ def read_card(path: Path) -> Card:
         return Card(**json.loads(card.read_text()))
     except FileNotFoundError as error:
         raise UsageError(f"{path} has no card {card.name} beside it; `python -m bench train` writes both") from error
-    except (json.JSONDecodeError, ValidationError, TypeError, OSError) as error:
+    except ValidationError as error:
+        raise UsageError(f"{card} is not a weights card: {describe(error)}") from error
+    except (json.JSONDecodeError, TypeError, OSError) as error:
         raise UsageError(f"{card} is not a weights card: {str(error).splitlines()[0]}") from error
 
 
@@ -112,8 +114,12 @@ def load_network(name_or_path: str, role: str) -> Loaded:
         raise UsageError(f"weights.{role}: {path}: {bad[0]} holds NaN or infinite values")
     try:
         network = load_exactly(build_network(card.kind, card.config), state, f"weights.{role}: {path}")
-    except (CheckpointMismatch, ValidationError, ValueError) as error:
+    except CheckpointMismatch as error:
         raise UsageError(str(error)) from error
+    except ValidationError as error:
+        raise UsageError(f"{path.with_suffix('.json')}: {describe(error, 'config')}") from error
+    except ValueError as error:
+        raise UsageError(f"{path.with_suffix('.json')}: {error}") from error
     expected = {"ddpm": "adm", "diffae": "diffae"}.get(role, "regressor")
     if card.kind != expected:
         raise UsageError(f"weights.{role}: {path} is a network of kind {card.kind!r}; {expected!r} is needed")

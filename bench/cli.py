@@ -94,14 +94,17 @@ def run(
         device=device,
     )
     from bench.progress import Display
-    from bench.suite import run_suite, suite_name
 
     if dry_run:
         for line in _plan_lines(built):
             typer.echo(line)
         return
-    folder = output or RUNS / suite_name(built)
     with _resumable(), Display() as display:
+        display.begin("starting", 0)
+        display.phase("importing PyTorch")
+        from bench.suite import run_suite, suite_name
+
+        folder = output or RUNS / suite_name(built)
         suite, errors = run_suite(built, given, folder, fresh, display)
         display.phase("writing the page and the MLflow copy")
         page, store = _publish(suite, folder, built)
@@ -127,11 +130,11 @@ def _publish(suite: Any, folder: Path, built: Any) -> tuple[str, str]:
     from bench.tracking import Tracker, TrackingError
 
     try:
-        tracker = Tracker(folder.parent, built.tracking)
+        tracker = Tracker(RUNS, built.tracking)
         tracker.import_suite(folder)
     except TrackingError as error:
         return str(page), f"not written: {error}; import later with `python -m bench track {folder}`"
-    return str(page), f"{tracker.uri} (look with `python -m bench ui --runs {folder.parent}`)"
+    return str(page), f"{tracker.uri} (look with `python -m bench ui`)"
 
 
 def _print_suite(suite: Any) -> None:
@@ -221,9 +224,7 @@ def report(
 @app.command()
 def track(
     folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
-    runs: Annotated[
-        Optional[Path], typer.Option("--runs", help="Folder of the store (default: beside the suite).")
-    ] = None,
+    runs: RunsOption = RUNS,
     uri: Annotated[str, typer.Option("--uri", help="Tracking server instead of the SQLite store.")] = "",
 ) -> None:
     """Import records into MLflow; what is there already is left alone."""
@@ -233,7 +234,7 @@ def track(
 
     for folder in folders:
         read_suite(folder)
-        tracker = Tracker(runs or folder.parent, TrackingConfig(uri=uri))
+        tracker = Tracker(runs, TrackingConfig(uri=uri))
         typer.echo(f"{folder}: {tracker.import_suite(folder)} new cells in {tracker.uri}")
 
 
@@ -313,7 +314,7 @@ def _fail(text: str, code: int) -> NoReturn:
 
 @contextmanager
 def _resumable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a verb whose work is kept."""
+    """Ctrl-C ends a verb whose work is kept (`run` treats SIGTERM alike)."""
     try:
         yield
     except KeyboardInterrupt:

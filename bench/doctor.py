@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 
 from backends import BACKENDS
-from bench.checkpoints import SHIPPED
 from bench.environment import cpu_model
 from bench.registry import resolve
+from bench.weights import SHIPPED
 from metrics.frechet import inception_folder
 
 Line = tuple[str, bool]

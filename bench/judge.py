@@ -1,5 +1,6 @@
 """Judging saved counterfactuals: predictions on the PNG that was written, then every metric."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,12 @@ from bench.images import BadImage, read_image, to_float
 from bench.registry import resolve
 from methods import noise
 from metrics import SAMPLE_METRICS
-from metrics.frechet import clean_fid, frechet_distance, inception_folder
-from metrics.intervals import Estimate, mean_estimate, ratio_estimate
+from metrics.frechet import FrechetError, clean_fid, frechet_distance, inception_folder
+from metrics.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from metrics.measured import Measured
 
 # Record keys of the sample metrics, and their units.
 SUMMARY_KEYS = {
-    "valid": "validity/success_rate",
     "prediction_error": "validity/prediction_mae",
     "oracle_target_mae": "validity/oracle_target_mae",
     "oracle_regressor_mae": "validity/oracle_regressor_mae",
@@ -57,11 +57,12 @@ class Judge:
             UsageError: non-finite predictions, or predictions that do not depend on the image.
         """
         images = torch.from_numpy(to_float(task.images[:4])).requires_grad_(True)
-        prediction = self.regressor(images)
-        if not torch.isfinite(prediction).all():
-            raise UsageError(
-                "weights.regressor: the regressor returns NaN or infinite values on the first images; check its weights"
-            )
+        for role, network in (("oracle", self.oracle), ("regressor", self.regressor)):
+            prediction = network(images)
+            if not torch.isfinite(prediction).all():
+                raise UsageError(
+                    f"weights.{role}: the {role} returns NaN or infinite values on the first images; check its weights"
+                )
         gradient = (
             torch.autograd.grad(prediction.sum(), images, allow_unused=True)[0] if prediction.requires_grad else None
         )
@@ -111,15 +112,11 @@ def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimat
     """Means and rates with bootstrap intervals; throughput as ratios over the same samples."""
     generator = noise.numpy_generator("bootstrap", seed, cell_id)
     summary = {
-        key: mean_estimate(frame[name].to_numpy(), generator, "fraction" if name == "valid" else "1")
-        for name, key in SUMMARY_KEYS.items()
-        if name in frame
+        key: mean_estimate(frame[name].to_numpy(), generator) for name, key in SUMMARY_KEYS.items() if name in frame
     }
-    failed = frame["failure"].notna().to_numpy(np.float64)
-    summary["validity/failure_rate"] = mean_estimate(failed, generator, "fraction")
-    summary["validity/search_reached_rate"] = mean_estimate(
-        frame["reached"].to_numpy(np.float64), generator, "fraction"
-    )
+    summary["validity/success_rate"] = rate_estimate(frame["valid"].to_numpy())
+    summary["validity/failure_rate"] = rate_estimate(frame["failure"].notna().to_numpy())
+    summary["validity/search_reached_rate"] = rate_estimate(frame["reached"].to_numpy())
     for name in ("steps", "forward", "backward"):
         unit = "steps" if name == "steps" else "network evaluations"
         summary[f"cost/{name}"] = mean_estimate(frame[name].to_numpy(np.float64), generator, unit)
@@ -158,14 +155,17 @@ def realism(
     elif count < 2:
         summary["realism/fid"], notes["realism/fid"] = Estimate(value=None, n=count), "fewer than two counterfactuals"
     else:
-        summary["realism/fid"] = Estimate(value=clean_fid(inputs, images, folder, torch.device("cpu")), n=count)
+        try:
+            value = clean_fid(inputs, images, folder, torch.device("cpu"))
+        except FrechetError as error:
+            value, notes["realism/fid"] = None, str(error)
+        summary["realism/fid"] = Estimate(value=value, n=count)
     return summary, notes
 
 
 def failures(frame: pd.DataFrame) -> dict[str, int]:
     """Failure reason -> samples; the step number is left out of the reason."""
-    reasons = frame["failure"].dropna().str.partition(" ")[0]
-    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+    return dict(Counter(reason.partition(" ")[0] for reason in frame["failure"].dropna()))
 
 
 def numeric_facts(timings: Mapping[str, Any]) -> dict[str, float]:

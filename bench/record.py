@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ class CellRecord(_Model):
         facts: what the fingerprint is made of, for naming differences.
         summary: "group/name" -> estimate with unit and interval.
         notes: why a metric is empty, by metric.
-        timings: seconds by phase, per-step latency percentiles, occupancy; build and first call apart.
+        timings: seconds by phase (building apart), per-step latency, slot occupancy, peak memory; summed over
+            the sessions of a resumed cell, except latency, occupancy and memory, which are the last one's.
         failures: failure reason -> number of samples.
     """
 
@@ -86,7 +88,7 @@ def write_json(path: Path, model: BaseModel) -> None:
 
 
 def read_suite(folder: Path) -> SuiteRecord:
-    """Read suite.json with the cells' own result.json files.
+    """Read suite.json, which holds its cells' records too.
 
     Raises:
         UsageError: no record there, or one of another version.
@@ -132,6 +134,7 @@ class Journal:
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}; what was recorded before is kept") from error
 

@@ -20,7 +20,9 @@ from bench.config import RunConfig
 from bench.environment import command_line, environment
 from bench.errors import RunError, UsageError
 from bench.progress import Display
-from bench.record import CellRecord, SuiteRecord, now, write_json
+from bench.record import CellRecord, SuiteRecord, now, read_suite, write_json
+
+LOCK = ".lock"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,6 +33,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    index = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and torch.cuda.is_available() and index >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: no usable CUDA device; run `python -m bench doctor` or use --device cpu")
     return torch.device(name)
@@ -38,28 +43,37 @@ def resolve_device(name: str) -> torch.device:
 
 def suite_name(config: RunConfig) -> str:
     """Default folder name: the same command gives the same name, so that it continues."""
-    content = json.dumps(config.model_dump(mode="json", exclude={"tracking", "batch_size"}), sort_keys=True)
+    content = json.dumps(config.model_dump(mode="json", exclude={"tracking"}), sort_keys=True)
     parts = [*config.dataset, *config.method, *config.backend]
     return "-".join(parts)[:80] + "-" + hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-def prepare_folder(folder: Path, fresh: bool) -> None:
-    """Create the suite's folder, emptying an earlier suite where asked.
+def prepare_folder(folder: Path) -> None:
+    """Create the suite's folder and try whether it can be written.
 
     Raises:
-        UsageError: not writable, a file, or a folder that is not a suite's.
+        UsageError: not writable, or a file.
     """
     try:
-        if fresh and folder.is_dir() and any(folder.iterdir()):
-            if not (folder / "suite.json").is_file():
-                raise UsageError(f"{folder} is not empty and holds no suite.json; --fresh will not delete it")
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
         raise UsageError(f"cannot write to --output {folder}: {error.strerror}") from error
+
+
+def empty_folder(folder: Path) -> None:
+    """Delete an earlier suite, the lock aside; call it while the lock is held.
+
+    Raises:
+        UsageError: the folder holds something that is not a suite.
+    """
+    content = [path for path in folder.iterdir() if path.name != LOCK]
+    if content and not (folder / "suite.json").is_file():
+        raise UsageError(f"{folder} is not empty and holds no suite.json; --fresh will not delete it")
+    for path in content:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
@@ -69,7 +83,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another run holds it.
     """
-    with (folder / ".lock").open("a+") as file:
+    with (folder / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -126,35 +140,52 @@ def run_suite(
     display.begin("resolving", 0)
     display.phase("loading weights and data")
     cells = resolve_suite(config)
-    prepare_folder(folder, fresh)
+    prepare_folder(folder)
     with locked(folder), _terminable():
-        suite = SuiteRecord(
-            id=folder.name,
-            command=command_line(),
-            config_set=given,
-            config=config.model_dump(mode="json"),
-            environment=environment(str(resolve_device(config.device))),
-            started=now(),
-        )
-        errors: list[str] = []
+        if fresh:
+            empty_folder(folder)
+        runs = [CellRun(cell, folder / cell.id, folder / f"inputs-{cell.dataset}", display) for cell in cells]
+        for run in runs:
+            run.check_resumable()
+        suite = _open_record(config, given, folder)
         write_json(folder / "suite.json", suite)
+        errors: list[str] = []
         try:
-            for cell in cells:
-                suite.cells.append(_run_cell(cell, folder, display, errors))
-                write_json(folder / "suite.json", suite)
+            for run in runs:
+                try:
+                    record = run.run()
+                except RunError as error:
+                    errors.append(str(error))
+                    record = run.record
+                _put(suite, record, folder)
         except KeyboardInterrupt:
             suite.status, suite.ended = "interrupted", now()
-            write_json(folder / "suite.json", suite)
+            _put(suite, run.record, folder)
             raise
         suite.status, suite.ended = "failed" if errors else "ok", now()
         write_json(folder / "suite.json", suite)
     return suite, errors
 
 
-def _run_cell(cell: Cell, folder: Path, display: Display, errors: list[str]) -> CellRecord:
-    run = CellRun(cell, folder / cell.id, folder / f"inputs-{cell.dataset}", display)
-    try:
-        return run.run()
-    except RunError as error:
-        errors.append(str(error))
-        return run.record
+def _open_record(config: RunConfig, given: dict[str, Any], folder: Path) -> SuiteRecord:
+    """The suite's record; an earlier one keeps its start and the cells it already has."""
+    earlier = read_suite(folder) if (folder / "suite.json").is_file() else None
+    return SuiteRecord(
+        id=folder.name,
+        command=command_line(),
+        config_set=given,
+        config=config.model_dump(mode="json"),
+        environment=environment(str(resolve_device(config.device))),
+        cells=earlier.cells if earlier else [],
+        started=earlier.started if earlier else now(),
+    )
+
+
+def _put(suite: SuiteRecord, cell: CellRecord, folder: Path) -> None:
+    """Add or replace a cell in suite.json."""
+    known = [other.id for other in suite.cells]
+    if cell.id in known:
+        suite.cells[known.index(cell.id)] = cell
+    else:
+        suite.cells.append(cell)
+    write_json(folder / "suite.json", suite)

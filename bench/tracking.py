@@ -55,10 +55,11 @@ class Tracker:
     def __init__(self, root: Path, config: TrackingConfig) -> None:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         root.mkdir(parents=True, exist_ok=True)
         self.uri = store_uri(root, config)
-        self._error = MlflowException
+        self._errors = (MlflowException, SQLAlchemyError, OSError)
         try:
             self.client = MlflowClient(tracking_uri=self.uri)
             found = self.client.get_experiment_by_name(config.experiment)
@@ -68,11 +69,11 @@ class Tracker:
                 if found
                 else self.client.create_experiment(config.experiment, artifact_location=artifacts)
             )
-        except MlflowException as error:
+        except self._errors as error:
             raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
 
     def _find(self, record_id: str) -> str | None:
-        query = f"tags.`{RECORD_TAG}` = '{record_id}'"
+        query = f"tags.`{RECORD_TAG}` = '{record_id}' and attributes.status != 'RUNNING'"
         found = self.client.search_runs([self.experiment], query, max_results=1)
         return found[0].info.run_id if found else None
 
@@ -98,8 +99,9 @@ class Tracker:
                 if self._find(cell_identity) is None:
                     self._import_cell(suite, cell, cell_identity, parent, folder / cell.id)
                     new += 1
+            self._end(parent, suite.status, suite.ended)
             return new
-        except self._error as error:
+        except self._errors as error:
             raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
 
     def _import_parent(self, suite: SuiteRecord, identity: str) -> str:
@@ -160,5 +162,5 @@ class Tracker:
             self.client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in params.items()])
             self.client.log_artifact(run_id, str(path))
             self._end(run_id, "ok", None)
-        except self._error as error:
+        except self._errors as error:
             raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error

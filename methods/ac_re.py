@@ -13,6 +13,7 @@ sample, not to the batch; the loss is summed over samples.
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from backends.base import Backend
@@ -32,12 +33,19 @@ class AcReConfig(MethodConfig):
         threshold, dilation: of the refinement mask.
     """
 
-    max_steps: int = 100
+    max_steps: int = Field(100, ge=1)
     respacing: str = "50"
-    depth: int = 5
-    step_size: float = 2 / 255
-    threshold: float = 0.15
-    dilation: int = 5
+    depth: int = Field(5, ge=1)
+    step_size: float = Field(2 / 255, gt=0)
+    threshold: float = Field(0.15, ge=0)
+    dilation: int = Field(5, ge=1)
+
+    @field_validator("dilation")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd")
+        return value
 
 
 class AcRe(Method):
@@ -51,9 +59,14 @@ class AcRe(Method):
     regressor: nn.Module
     schedule: Schedule
 
-    def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
-        size = networks["ddpm"].config.image_size
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
         self.schedule = networks["ddpm"].config.schedule(self.config.respacing)
+        if self.config.depth > len(self.schedule):
+            raise ValueError(f"depth {self.config.depth} is more than the {len(self.schedule)} steps of respacing")
+
+    def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
+        self.check(networks)
+        size = networks["ddpm"].config.image_size
         image = torch.zeros(slots, 3, size, size, device=self.device)
         time = ddpm.network_time(self.schedule, 0, slots, self.device)
         self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time))

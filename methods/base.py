@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from backends.base import Backend
@@ -21,11 +21,11 @@ Report = Callable[[int, int], None]
 class MethodConfig(BaseModel):
     """Options of a method; every constant of its algorithm is a field, paper settings are the defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    tolerance: float = 0.05
+    tolerance: float = Field(0.05, ge=0)
     """The search stops at |r - target| <= tolerance (paper, section 4)."""
-    max_steps: int = 100
+    max_steps: int = Field(100, ge=1)
     """Optimisation steps at most."""
 
 
@@ -90,6 +90,10 @@ class Method(ABC):
 
     def __init__(self, config: MethodConfig, seed: int, device: torch.device) -> None:
         self.config, self.seed, self.device = config, seed, device
+
+    @abstractmethod
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
+        """Raise ValueError when the options do not fit these networks; runs nothing."""
 
     @abstractmethod
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:

@@ -12,6 +12,7 @@ judged on the saved image. The paper says 250 inversion steps while its code ran
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from backends.base import Backend
@@ -30,14 +31,14 @@ class DiffAeReConfig(MethodConfig):
         decoding_steps, inversion_steps: of the DDIM decoder and of its inversion.
     """
 
-    max_steps: int = 200
-    lr: float = 0.002
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    distance_weight: float = 1e-5
-    decoding_steps: int = 10
-    inversion_steps: int = 250
+    max_steps: int = Field(200, ge=1)
+    lr: float = Field(0.002, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    distance_weight: float = Field(1e-5, ge=0)
+    decoding_steps: int = Field(10, ge=1)
+    inversion_steps: int = Field(250, ge=1)
 
 
 class _Encoder(nn.Module):
@@ -64,10 +65,13 @@ class DiffAeRe(Method):
     decoding: Schedule
     inversion: Schedule
 
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
+        self.decoding = networks["diffae"].config.schedule(self.config.decoding_steps)
+        self.inversion = networks["diffae"].config.schedule(self.config.inversion_steps)
+
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
+        self.check(networks)
         network = networks["diffae"]
-        self.decoding = network.config.schedule(self.config.decoding_steps)
-        self.inversion = network.config.schedule(self.config.inversion_steps)
         image = torch.zeros(slots, 3, network.config.image_size, network.config.image_size, device=self.device)
         time = ddpm.network_time(self.decoding, 0, slots, self.device)
         z_sem = torch.zeros(slots, network.config.style, device=self.device)

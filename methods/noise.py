@@ -104,22 +104,26 @@ def numpy_generator(*parts: object) -> np.random.Generator:
 
 
 class TrainingNoise:
-    """Random numbers of one training step, a function of (seed, step): resuming replays nothing."""
+    """Random numbers of one training step, a function of (seed, step): resuming replays nothing.
 
-    def __init__(self, seed: int, step: int) -> None:
+    Drawn on the CPU and moved to `device`, so that every device trains on the same numbers.
+    """
+
+    def __init__(self, seed: int, step: int, device: torch.device | str = "cpu") -> None:
+        self.step, self.device = step, device
         self._generator = torch.Generator().manual_seed(sample_key("training", seed, step) & (2**63 - 1))
 
     def indices(self, batch_size: int, size: int) -> Tensor:
         """int64 (batch_size,), uniform over [0, size)."""
-        return torch.randint(0, size, (batch_size,), generator=self._generator)
+        return torch.randint(0, size, (batch_size,), generator=self._generator).to(self.device)
 
     def uniform(self, *shape: int) -> Tensor:
         """float32, uniform over [0, 1)."""
-        return torch.rand(*shape, generator=self._generator)
+        return torch.rand(*shape, generator=self._generator).to(self.device)
 
     def normal(self, *shape: int) -> Tensor:
         """float32, standard normal."""
-        return torch.randn(*shape, generator=self._generator)
+        return torch.randn(*shape, generator=self._generator).to(self.device)
 
 
 @contextlib.contextmanager

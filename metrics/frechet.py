@@ -1,13 +1,23 @@
 """Frechet distances, through clean-fid's own functions."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""Of NVIDIA's file that clean-fid uses. TorchScript can run code, so no other file is loaded."""
+
+
+class FrechetError(ValueError):
+    """A distance that cannot be computed; the text names the file."""
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float | None:
@@ -40,12 +50,18 @@ def inception_folder(configured: str | None) -> tuple[Path | None, str]:
     return None, f"{INCEPTION_FILE} not found; put it somewhere and set metrics.inception_weights"
 
 
-def clean_fid(real_folder: Path, generated_folder: Path, weights: Path, device: torch.device) -> float:
+def clean_fid(real_folder: Path, generated_folder: Path, weights: Path, device: "torch.device") -> float:
     """FID of two folders of images in clean-fid's "clean" mode.
 
     Args:
         weights: folder that holds Inception's TorchScript file.
+
+    Raises:
+        FrechetError: the weights are not the published file, or the statistics are degenerate.
     """
+    with (weights / INCEPTION_FILE).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != INCEPTION_SHA256:
+            raise FrechetError(f"{weights / INCEPTION_FILE} is damaged or not the published file (sha256 differs)")
     from cleanfid import fid
     from cleanfid.inception_torchscript import InceptionV3W
 
@@ -54,4 +70,7 @@ def clean_fid(real_folder: Path, generated_folder: Path, weights: Path, device: 
         fid.get_folder_features(str(folder), model, num_workers=0, device=device, mode="clean", verbose=False)
         for folder in (real_folder, generated_folder)
     ]
-    return float(fid.fid_from_feats(*features))
+    try:
+        return float(fid.fid_from_feats(*features))
+    except ValueError as error:
+        raise FrechetError(f"clean-fid: {error}") from error

@@ -38,6 +38,15 @@ def mean_estimate(values: np.ndarray, generator: np.random.Generator, unit: str 
     return Estimate(value=float(kept.mean()), low=low, high=high, n=len(kept), unit=unit)
 
 
+def rate_estimate(flags: np.ndarray) -> Estimate:
+    """Share of true flags among (N,) with a Wilson interval, which is honest at 0 and 100 % too."""
+    flags = np.asarray(flags, dtype=bool)
+    if len(flags) == 0:
+        return Estimate(value=None, unit="fraction")
+    interval = stats.binomtest(int(flags.sum()), len(flags)).proportion_ci(LEVEL, method="wilson")
+    return Estimate(value=float(flags.mean()), low=interval.low, high=interval.high, n=len(flags), unit="fraction")
+
+
 def ratio_estimate(top: np.ndarray, bottom: np.ndarray, generator: np.random.Generator, unit: str) -> Estimate:
     """sum(top) / sum(bottom) over the same samples, for example valid counterfactuals over seconds."""
     top, bottom = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)

@@ -65,7 +65,10 @@ def write_results(folder: Path, path: Path) -> Path:
         raise UsageError(f"{folder} has no finished cell")
     if len({cell.method for cell in finished}) != len(finished):
         raise UsageError(f"{folder} has several cells of one method; a results file keeps one of each")
-    content = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is not JSON ({error}); move it away") from error
     content |= {cell.method: _entry(suite, cell) for cell in finished}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

@@ -15,7 +15,12 @@ COLUMNS: list[tuple[str, str, int]] = [
     ("oracle-r", "validity/oracle_regressor_mae", 3),
     ("Square MAE", "quality/square_mae", 3),
     ("Background MAE", "quality/background_mae", 4),
+    ("FID", "realism/fid", 2),
+    ("oracle feature distance", "realism/oracle_feature_distance", 3),
+    ("failure rate", "validity/failure_rate", 3),
     ("steps", "cost/steps", 1),
+    ("denoiser forward", "cost/forward", 0),
+    ("denoiser backward", "cost/backward", 0),
     ("s / image", "throughput/seconds_per_image", 2),
     ("valid / s", "throughput/valid_per_second", 3),
 ]

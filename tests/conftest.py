@@ -10,7 +10,7 @@ from backends.base import BackendConfig
 from backends.eager import EagerBackend
 from methods import noise
 from methods.ac_re import AcRe
-from methods.base import Method, MethodConfig
+from methods.base import Batch, Method, MethodConfig
 from methods.diffae_re import DiffAeRe
 from methods.diffusion.adm import AdmConfig, AdmUNet
 from methods.diffusion.diffae import DiffAe, DiffAeConfig
@@ -79,16 +79,22 @@ def networks() -> dict[str, nn.Module]:
     return tiny_networks()
 
 
-def toy_samples(count: int, shift: float = 0.03) -> list[Sample]:
-    """Images with targets a little away from the toy regressor's own prediction."""
-    regressor = tiny_networks()["regressor"]
+def toy_samples(count: int) -> list[Sample]:
+    """Images without a meaningful target."""
+    images = [
+        torch.from_numpy(noise.numpy_normal(900 + i, (3, SIZE, SIZE))).float().mul(0.15).add(0.5).clamp(0, 1)
+        for i in range(count)
+    ]
+    return [Sample(f"toy/{index}", image, 0.5) for index, image in enumerate(images)]
+
+
+def reachable(method: Method, count: int) -> list[Sample]:
+    """Samples whose targets lie at different distances from the prediction that the search starts with."""
     samples = []
-    for index in range(count):
-        image = (
-            torch.from_numpy(noise.numpy_normal(900 + index, (3, SIZE, SIZE))).float().mul(0.15).add(0.5).clamp(0, 1)
-        )
-        target = float(regressor(image[None])) + shift * (1 + index % 4) * (-1) ** index
-        samples.append(Sample(f"toy/{index}", image, target))
+    for index, sample in enumerate(toy_samples(count)):
+        state = method.encode(Batch((sample.id,), sample.image[None], torch.zeros(1)), lambda done, total: None)
+        start = float(method.step(state).prediction)
+        samples.append(sample._replace(target=start + 0.006 * (1 + index % 4) * (-1) ** index))
     return samples
 
 
@@ -100,9 +106,9 @@ def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
         name: str, slots: int, seed: int = 0, replace: dict[str, nn.Module] | None = None, **options: object
     ) -> Method:
         cls = {"ac-re": AcRe, "diffae-re": DiffAeRe}[name]
-        defaults: dict[str, object] = {"max_steps": 8, "tolerance": 0.004}
+        defaults: dict[str, object] = {"max_steps": 12, "tolerance": 0.004}
         if name == "diffae-re":
-            defaults |= {"inversion_steps": 10, "lr": 0.05}
+            defaults |= {"inversion_steps": 10, "lr": 0.4}
         config: MethodConfig = cls.options(**(defaults | options))
         method = cls(config, seed, CPU)
         method.prepare(networks | (replace or {}), EagerBackend(BackendConfig(), CPU), slots)

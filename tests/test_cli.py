@@ -276,3 +276,16 @@ def test_dry_run_and_validate_run_nothing(tmp_path: Path) -> None:
         assert "square--ac-re--eager--s0: 4 images" in done.stdout
         assert '"max_steps":3' in done.stdout
     assert not (tmp_path / "runs").exists()
+
+
+def test_fresh_starts_over_and_deletes_nothing_else(tmp_path: Path) -> None:
+    arguments = ["run", *FEW, "--method", "ac-re", "--limit", "1", "-s", "tracking.enabled=false", "-o", "runs/x"]
+    assert bench(*arguments, folder=tmp_path).returncode == 0
+    fresh = bench(*arguments, "--fresh", folder=tmp_path)
+    assert fresh.returncode == 0
+    assert "already complete" not in fresh.stderr
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.tex").write_text("years")
+    text = sentence(bench(*arguments[:-1], "precious", "--fresh", folder=tmp_path), 2)
+    assert "will not delete" in text
+    assert (tmp_path / "precious/thesis.tex").read_text() == "years"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Method
+from methods.base import Method
 from methods.search import Event, Outcome, Sample, SlotSearch
-from tests.conftest import toy_samples
+from tests.conftest import reachable, toy_samples
 
 METHODS = ["ac-re", "diffae-re"]
 
@@ -38,11 +38,11 @@ class _Double(nn.Module):
 def test_results_do_not_depend_on_batch_size_or_order(
     name: str, make_method: Callable[..., Method], networks: dict[str, nn.Module]
 ) -> None:
-    samples = toy_samples(16)
+    samples = reachable(make_method(name, 1), 8)
     reference = search(double(networks, make_method(name, 16)), samples, 16)
     steps = {outcome.steps for outcome in reference.values()}
     assert len(steps) > 1, "the samples should need different numbers of steps"
-    for slots, order in ((1, samples), (3, samples), (3, samples[::-1]), (16, samples[5:] + samples[:5])):
+    for slots, order in ((1, samples), (3, samples), (3, samples[::-1]), (16, samples[3:] + samples[:3])):
         result = search(double(networks, make_method(name, slots)), order, slots)
         assert result.keys() == reference.keys()
         for key, outcome in result.items():
@@ -53,7 +53,7 @@ def test_results_do_not_depend_on_batch_size_or_order(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_seed_and_the_sample_id_decide_the_noise(name: str, make_method: Callable[..., Method]) -> None:
-    samples = toy_samples(3)
+    samples = reachable(make_method(name, 1), 3)
     first = search(make_method(name, 2), samples, 2)
     again = search(make_method(name, 2), samples, 2)
     other = search(make_method(name, 2, seed=1), samples, 2)
@@ -62,33 +62,23 @@ def test_the_seed_and_the_sample_id_decide_the_noise(name: str, make_method: Cal
     assert all(changed) if name == "ac-re" else not any(changed)
 
 
-def reachable(name: str, method: Method, shift: float) -> list[Sample]:
-    """Samples whose targets lie `shift` away from the prediction that the search starts with."""
-    samples = []
-    for index, sample in enumerate(toy_samples(6)):
-        state = method.encode(Batch((sample.id,), sample.image[None], torch.zeros(1)), lambda done, total: None)
-        start = float(method.step(state).prediction)
-        samples.append(sample._replace(target=start + shift * (-1) ** index))
-    return samples
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_the_search_moves_the_prediction_to_the_target(name: str, make_method: Callable[..., Method]) -> None:
-    samples = reachable(name, make_method(name, 1), shift=0.02)
-    outcomes = search(make_method(name, 4, max_steps=60), samples, 4)
+    samples = reachable(make_method(name, 1), 6)
+    outcomes = search(make_method(name, 4, max_steps=40), samples, 4)
     reached = [outcomes[sample.id] for sample in samples if outcomes[sample.id].reached]
     assert len(reached) >= 4
     for sample in samples:
         outcome = outcomes[sample.id]
         if outcome.reached:
             assert abs(outcome.prediction - sample.target) <= 0.004
-            assert 0 < outcome.steps < 60
+            assert 0 < outcome.steps < 40
 
 
 def test_finished_samples_leave_their_slots(make_method: Callable[..., Method]) -> None:
     events: list[Event] = []
     engine = SlotSearch(make_method("ac-re", 2), 2, events.append)
-    outcomes = list(engine.run(toy_samples(7)))
+    outcomes = list(engine.run(reachable(make_method("ac-re", 1), 7)))
     iterations = [outcome.steps + outcome.reached for outcome in outcomes]
     assert engine.statistics.busy_slots == sum(iterations)
     # With refill, two slots need at most half the total and one longest search.

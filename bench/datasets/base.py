@@ -13,7 +13,7 @@ from methods.noise import sample_key
 class DatasetConfig(BaseModel):
     """Options of a dataset; subclasses add fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 @dataclass(frozen=True)

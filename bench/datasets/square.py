@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.errors import UsageError
 from methods import noise
 
 SIZE, INNER, FRAME = 64, 8, 2
@@ -21,6 +22,7 @@ POSITIONS = SIZE - OUTER
 GREY = 127.0
 NOISE_SIGMA = 20.0
 GENERATOR_VERSION = "square/v1"
+CACHE_VARIABLE = "COUNTERFACTUAL_BENCH_CACHE"
 _TRAIN_SEED, _HELD_OUT_SEED = 2025, 2026
 _GRID_NOISE_SEED = 100_000
 
@@ -136,7 +138,7 @@ SPLITS = {
 
 def cache_root() -> Path:
     """Where generated data lives: $COUNTERFACTUAL_BENCH_CACHE, or a folder in the user's cache."""
-    chosen = os.environ.get("COUNTERFACTUAL_BENCH_CACHE")
+    chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "counterfactual-bench"
@@ -158,14 +160,26 @@ def load(split: str, cache: Path | None = None) -> Squares:
     """
     folder = (cache or cache_root()) / GENERATOR_VERSION.replace("/", "-") / split
     manifest = folder / "manifest.json"
-    if manifest.is_file():
-        wanted = json.loads(manifest.read_text())["sha256"]
-        if all((folder / name).is_file() and _digest(folder / name) == sha for name, sha in wanted.items()):
-            ids = tuple(json.loads((folder / "ids.json").read_text()))
-            return Squares(ids, np.load(folder / "images.npy"), np.load(folder / "latents.npy"))
+    wanted = _manifest(manifest)
+    if wanted and all((folder / name).is_file() and _digest(folder / name) == sha for name, sha in wanted.items()):
+        ids = tuple(json.loads((folder / "ids.json").read_text()))
+        return Squares(ids, np.load(folder / "images.npy"), np.load(folder / "latents.npy"))
     squares = SPLITS[split]()
-    _store(squares, folder, split)
+    try:
+        _store(squares, folder, split)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the generated data to {folder} ({error.strerror}); set $" + CACHE_VARIABLE
+        ) from error
     return squares
+
+
+def _manifest(path: Path) -> dict[str, str]:
+    """File hashes of a cached split; empty where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def _store(squares: Squares, folder: Path, split: str) -> None:

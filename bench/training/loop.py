@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.datasets import square
+from bench.errors import RunError
 from bench.training.recipes import Recipe, build_network
 from methods.noise import TrainingNoise, seeded_initialisation
 
@@ -21,7 +23,7 @@ CHECKPOINT_SECONDS = 60.0
 CURVE_EVERY = 50
 
 
-class TrainingError(RuntimeError):
+class TrainingError(RunError):
     """Training cannot go on; the text says why and what to do."""
 
 
@@ -64,7 +66,10 @@ class Trainer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def _restore(self) -> None:
-        saved = torch.load(self.path, map_location=self.device, weights_only=True)
+        try:
+            saved = torch.load(self.path, map_location=self.device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{self.path} is damaged; delete it or use --fresh to start over") from error
         if saved["identity"] != self._identity():
             raise TrainingError(
                 f"{self.path} belongs to another recipe of {self.recipe.name}; use --fresh to start over"
@@ -93,7 +98,7 @@ class Trainer:
         os.replace(temporary, self.path)
 
     def _train_step(self) -> float:
-        recipe, noise = self.recipe, TrainingNoise(self.recipe.seed, self.step)
+        recipe, noise = self.recipe, TrainingNoise(self.recipe.seed, self.step, self.device)
         index = noise.indices(recipe.batch_size, len(self.images)).to(self.device)
         images = self.images[index].float() / 255
         loss = recipe.loss(self.network, images, self.attribute[index], noise).mean()

@@ -59,12 +59,11 @@ def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
 def _timesteps(noise: TrainingNoise, batch: int, steps: int, low_share: float, low: int) -> Tensor:
     """Uniform over the whole schedule, with `low_share` of the draws below `low`; int64 (batch,)."""
     pick, where = noise.uniform(batch), noise.uniform(batch)
-    limit = torch.where(pick < low_share, torch.tensor(float(low)), torch.tensor(float(steps)))
-    return (where * limit).long()
+    return torch.where(pick < low_share, where * low, where * steps).long()
 
 
 def _gather(values: np.ndarray, t: Tensor) -> Tensor:
-    return torch.from_numpy(np.asarray(values)).float()[t].view(-1, 1, 1, 1)
+    return torch.from_numpy(np.asarray(values)).float().to(t.device)[t].view(-1, 1, 1, 1)
 
 
 _DDPM = AdmConfig(
@@ -136,19 +135,20 @@ def diffae_loss(network: nn.Module, images: Tensor, _: Tensor, noise: TrainingNo
     return (network.predict(x, t, network.encode(x_start)) - v).square().flatten(1).mean(1)
 
 
-_NOISE_SIGMA, _EPSILON = 0.2, 0.08
+_NOISE_SIGMA, _EPSILON, _RAMP_STEPS = 0.2, 0.08, 1_000
 
 
 def regression_loss(network: nn.Module, images: Tensor, attribute: Tensor, noise: TrainingNoise) -> Tensor:
     """Squared error on noised images that one sign-gradient step has made harder (Goodfellow et al. 2015).
 
-    Noise has a random strength up to 0.2, the step a random size up to 0.08. The regressor's gradient then
+    Noise has a random strength up to 0.2, the step a random size up to 0.08, growing over the first 1,000
+    training steps. The regressor's gradient then
     lies on the red of the square: without it, a search meets its target with half the change of colour and
     faint patterns elsewhere.
     """
     batch = len(images)
     sigma = _NOISE_SIGMA * noise.uniform(batch).view(-1, 1, 1, 1)
-    epsilon = _EPSILON * noise.uniform(batch).view(-1, 1, 1, 1)
+    epsilon = _EPSILON * min(1.0, noise.step / _RAMP_STEPS) * noise.uniform(batch).view(-1, 1, 1, 1)
     noisy = (images + sigma * noise.normal(*images.shape)).requires_grad_(True)
     gradient = torch.autograd.grad((network(noisy) - attribute).square().sum(), noisy)[0]
     hard = noisy.detach() + epsilon * gradient.sign()
@@ -172,7 +172,7 @@ RECIPES: dict[str, Recipe] = {
             "regressor",
             {"widths": [32, 64, 128]},
             regression_loss,
-            steps=2_000,
+            steps=5_000,
             seed=0,
             batch_size=32,
             lr=1e-3,
@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
             "regressor",
             {"widths": [32, 64, 128]},
             regression_loss,
-            steps=2_000,
+            steps=5_000,
             seed=1,
             batch_size=32,
             lr=1e-3,

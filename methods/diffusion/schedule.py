@@ -40,12 +40,16 @@ def spaced_timesteps(steps: int, respacing: str) -> list[int]:
             process into equal sections and spreads that many steps over each.
     """
     if respacing.startswith("ddim"):
-        wanted = int(respacing.removeprefix("ddim"))
+        digits = respacing.removeprefix("ddim")
+        wanted = int(digits) if digits.isdigit() else 0
         for stride in range(1, steps + 1):
             if len(range(0, steps, stride)) == wanted:
                 return list(range(0, steps, stride))
         raise ScheduleError(f"timestep_respacing {respacing!r}: no integer stride over {steps} gives {wanted} steps")
-    counts = [int(part) for part in respacing.split(",")] if respacing else [steps]
+    try:
+        counts = [int(part) for part in respacing.split(",")] if respacing else [steps]
+    except ValueError as error:
+        raise ScheduleError(f"timestep_respacing {respacing!r} is not 'N', 'N,M,...' or 'ddimN'") from error
     kept: list[int] = []
     start = 0
     for section, count in enumerate(counts):
