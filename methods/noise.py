@@ -110,7 +110,7 @@ class TrainingNoise:
     """
 
     def __init__(self, seed: int, step: int, device: torch.device | str = "cpu") -> None:
-        self.step, self.device = step, device
+        self.device = device
         self._generator = torch.Generator().manual_seed(sample_key("training", seed, step) & (2**63 - 1))
 
     def indices(self, batch_size: int, size: int) -> Tensor:

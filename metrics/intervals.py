@@ -1,5 +1,7 @@
 """Means and ratios with bootstrap intervals; the resampling unit is the image."""
 
+import warnings
+
 import numpy as np
 from pydantic import BaseModel
 from scipy import stats
@@ -67,7 +69,9 @@ def _interval(
     data: tuple[np.ndarray, ...], statistic: object, generator: np.random.Generator, paired: bool
 ) -> tuple[float | None, float | None]:
     for method in ("BCa", "percentile"):
-        with np.errstate(all="ignore"):
+        # A resample without variance is told by NaN limits, which are dealt with below.
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             result = stats.bootstrap(
                 data, statistic, paired=paired, vectorized=True, n_resamples=RESAMPLES, batch=256,
                 confidence_level=LEVEL, method=method, rng=generator,
