@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +22,8 @@ from methods.noise import TrainingNoise
 @pytest.fixture(autouse=True)
 def little_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train on the 630 grid images instead of generating 16,000."""
-    monkeypatch.setattr(loop.square, "load", lambda split: square_load("grid"))
-    monkeypatch.setattr(loop.square, "data_digest", lambda split: "digest")
-
-
-square_load = square.load
+    little = SimpleNamespace(load=lambda split: square.load("grid"), data_digest=lambda split: "digest")
+    monkeypatch.setattr(loop, "square", little)
 
 
 def short(name: str, **changes: object) -> Recipe:
