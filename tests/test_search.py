@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backends.base import BackendConfig
+from backends.eager import EagerBackend
+from bench.checkpoints import load_network
+from bench.datasets.square_task import SquareConfig, SquareDataset
+from bench.images import to_float
+from methods.ac_re import AcRe
 from methods.base import Method
+from methods.diffae_re import DiffAeRe
 from methods.search import Event, Outcome, Sample, SlotSearch
-from tests.conftest import reachable, toy_samples
+from tests.conftest import CPU, reachable, toy_samples
 
 METHODS = ["ac-re", "diffae-re"]
 
@@ -126,3 +133,28 @@ def test_no_gradient_of_weights_is_computed(make_method: Callable[..., Method]) 
 def test_a_batch_of_zero_slots_is_refused(make_method: Callable[..., Method]) -> None:
     with pytest.raises(ValueError, match="batch size 0"):
         SlotSearch(make_method("ac-re", 1), 0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shipped_networks_in_float32_agree_across_batch_sizes(name: str) -> None:
+    """Convolutions round differently at another batch size; nothing else may differ."""
+    cls = {"ac-re": AcRe, "diffae-re": DiffAeRe}[name]
+    few = {"max_steps": 12} if name == "ac-re" else {"max_steps": 4, "inversion_steps": 20}
+    roles = ("regressor", *cls.networks)
+    shipped = {role: load_network(f"square-{role}", role).network for role in roles}
+    task = SquareDataset(SquareConfig()).load(4)
+    samples = [
+        Sample(key, torch.from_numpy(to_float(image)), float(target))
+        for key, image, target in zip(task.ids, task.images, task.targets, strict=True)
+    ]
+    results = []
+    for slots, order in ((1, samples), (3, samples[::-1]), (16, samples)):
+        method = cls(cls.options(**few), 0, CPU)
+        method.prepare(shipped, EagerBackend(BackendConfig(), CPU), slots)
+        results.append(search(method, order, slots))
+    for other in results[1:]:
+        for key, outcome in results[0].items():
+            assert other[key].steps == outcome.steps
+            assert abs(other[key].prediction - outcome.prediction) < 1e-3
+            changed = (other[key].image - outcome.image).abs() > 1.5 / 255
+            assert changed.float().mean() < 0.01
