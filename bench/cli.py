@@ -201,24 +201,24 @@ def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> N
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A suite's folder.")],
-    grid: Annotated[Optional[Path], typer.Option("--grid", help="Also write a picture grid to this PNG.")] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    grid: Annotated[
+        Optional[Path], typer.Option("--grid", help="Also write a picture grid of all of them to this PNG.")
+    ] = None,
     results: Annotated[
         Optional[Path], typer.Option("--results", help="Also write the figures by method to this JSON file.")
     ] = None,
 ) -> None:
-    """Write the HTML page of a recorded suite again."""
+    """Write the HTML pages of recorded suites again."""
     from reports.page import write_page
+    from reports.results import write_grid, write_results
 
-    typer.echo(write_page(folder))
+    for folder in folders:
+        typer.echo(write_page(folder))
+        if results is not None:
+            typer.echo(write_results(folder, results))
     if grid is not None:
-        from reports.results import write_grid
-
-        typer.echo(write_grid(folder, grid))
-    if results is not None:
-        from reports.results import write_results
-
-        typer.echo(write_results(folder, results))
+        typer.echo(write_grid(folders, grid))
 
 
 @app.command()

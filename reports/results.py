@@ -75,20 +75,24 @@ def write_results(folder: Path, path: Path) -> Path:
     return path
 
 
-def write_grid(folder: Path, path: Path, count: int = 8) -> Path:
-    """A picture grid of the suite's finished cells as PNG."""
-    suite = read_suite(folder)
+def write_grid(folders: list[Path], path: Path, count: int = 8) -> Path:
+    """A picture grid of the finished cells of one or more suites as PNG.
+
+    Raises:
+        UsageError: nothing finished.
+    """
     frames = {
         cell.method: (
             pd.read_parquet(folder / cell.id / "samples.parquet"),
             folder / f"inputs-{cell.dataset}",
             folder / cell.id / "images",
         )
-        for cell in suite.cells
+        for folder in folders
+        for cell in read_suite(folder).cells
         if cell.status == "ok"
     }
     if not frames:
-        raise UsageError(f"{folder} has no finished cell")
+        raise UsageError(f"no finished cell in {', '.join(map(str, folders))}")
     path.parent.mkdir(parents=True, exist_ok=True)
     picture_grid(frames, count).savefig(path, dpi=110)
     return path
