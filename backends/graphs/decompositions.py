@@ -1,0 +1,79 @@
+"""Operators taken apart into others that every engine runs well, forward and backward."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backends.base import BackendError
+from backends.graphs.capture import Decompositions
+
+aten = torch.ops.aten
+
+
+def nearest_upsampling(x: Tensor, output_size: list[int] | None, scale_factors: list[float] | None) -> Tensor:
+    """Nearest-neighbour upsampling of (B, C, H, W) by whole factors, as expand and reshape.
+
+    PyTorch's own decomposition gathers by index; its gradient scatters, which is slow in Inductor and a
+    race in ONNX Runtime on the CPU.
+
+    Raises:
+        BackendError: the factors are not whole numbers.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = output_size or [height * scale_factors[0], width * scale_factors[1]]
+    up, across = int(rows) // height, int(columns) // width
+    if (up * height, across * width) != (rows, columns):
+        raise BackendError(f"nearest upsampling from {height}x{width} to {rows}x{columns} is not by whole factors")
+    wide = x[:, :, :, None, :, None].expand(batch, channels, height, up, width, across)
+    return wide.reshape(batch, channels, up * height, across * width)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v in float32: two products and a softmax.
+
+    Raises:
+        BackendError: masks, dropout or grouped queries, which no diffusion UNet here uses.
+    """
+    if attn_mask is not None or is_causal or dropout_p or enable_gqa:
+        raise BackendError("attention with a mask, dropout or grouped queries is not supported")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query.float() * factor) @ key.float().transpose(-1, -2)
+    return (torch.softmax(scores, -1) @ value.float()).to(value.dtype)
+
+
+def convolution_1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: tuple[int, ...] = (1,),
+    padding: tuple[int, ...] = (0,),
+    dilation: tuple[int, ...] = (1,),
+    groups: int = 1,
+) -> Tensor:
+    """A 1-d convolution of kernel size 1 as a linear layer, which runs where the channels lie.
+
+    Raises:
+        BackendError: a larger kernel.
+    """
+    if weight.shape[2] != 1 or any(s != 1 for s in stride) or any(padding) or groups != 1:
+        raise BackendError("1-d convolutions are supported with kernel size 1 only")
+    return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
+
+
+ENGINE_DECOMPOSITIONS: Decompositions = {
+    aten.upsample_nearest2d.vec: nearest_upsampling,
+    aten.scaled_dot_product_attention.default: attention,
+    aten.conv1d.default: convolution_1d,
+}
