@@ -3,5 +3,7 @@
 BACKENDS: dict[str, str] = {
     "eager": "backends.eager:EagerBackend",
     "compile": "backends.compiled:CompileBackend",
+    "null": "backends.null:NullBackend",
+    "onnx": "backends.onnx_runtime:OnnxBackend",
 }
 """Backend name -> "module:class"; classes are imported only when asked for."""

@@ -30,12 +30,14 @@ class BackendReport:
     """What ran, filled while networks are prepared and called.
 
     Attributes:
-        networks: by name: dtype, graphs, graph_breaks, recompilations, build_seconds.
+        networks: by name: dtype, build_seconds, cache ("hit" or "miss"), and what else the backend knows.
+        flags: why timings of this run are not to be trusted, such as a recompilation after the build.
     """
 
     backend: str
     device: str
     networks: dict[str, dict[str, object]] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for the record."""
@@ -49,25 +51,34 @@ class Backend(ABC):
         name: as in `--backend`.
         options: the config class.
         announce: called with a network's name before it is built, which may take a minute.
+        faithful: its outputs are meant to equal the reference's.
+        calls: by network: how many of its calls one gradient goes through.
     """
 
     name: str
     options: type[BackendConfig] = BackendConfig
+    faithful: bool = True
 
     def __init__(
         self, config: BackendConfig, device: torch.device, announce: Callable[[str], None] = lambda name: None
     ) -> None:
         self.config, self.device, self.announce = config, device, announce
         self.report = BackendReport(self.name, str(device))
+        self.calls: dict[str, int] = {}
 
     @staticmethod
     def unavailable() -> str | None:
         """Why this backend cannot run on this machine and what to install, or None."""
         return None
 
-    def prepare(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
-        """Announce and build; see `build`."""
+    def prepare(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...], calls: int = 1) -> nn.Module:
+        """Announce and build; see `build`.
+
+        Args:
+            calls: how many calls of this network one gradient goes through, for backends that weigh memory.
+        """
         self.announce(name)
+        self.calls[name] = calls
         return self.build(name, network, example_inputs)
 
     @abstractmethod
@@ -84,7 +95,13 @@ class Backend(ABC):
         """
 
     def check(self) -> None:
-        """Raise BackendError when something other than the announced execution took place."""
+        """Look whether something other than the announced execution took place.
+
+        What only spoils the timing is added to `report.flags`.
+
+        Raises:
+            BackendError: results are not those of this backend.
+        """
 
 
 def frozen_copy(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -1,5 +1,12 @@
-"""torch.compile, with half precision on CUDA and optional gradient checkpointing."""
+"""torch.compile of the network step, in half precision with an own fused normalisation where that pays.
 
+The network is captured as one ATen graph (`graphs/capture.py`). Where the device computes half precision
+natively, GroupNorm with its scale, shift and SiLU becomes one operator (`kernels/group_norm_silu.py`) and
+layers get half-precision weights, channels innermost (`graphs/precision.py`). Inductor compiles the rest:
+one static graph, forward and backward, for every use of the network.
+"""
+
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -8,26 +15,45 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
-from torch.utils.checkpoint import checkpoint
+from torch.fx import GraphModule
 
 from backends.base import Backend, BackendConfig, BackendError, frozen_copy
+from backends.cache import cache_root
+from backends.graphs.capture import capture
+from backends.graphs.decompositions import (
+    COMPILED_CPU_DECOMPOSITIONS,
+    COMPILED_CUDA_DECOMPOSITIONS,
+    COMPILED_FLOAT32_DECOMPOSITIONS,
+)
+from backends.graphs.norm_fusion import fuse_group_norm
+from backends.graphs.precision import to_half
+from backends.graphs.residuals import residual_bytes
+from backends.kernels.group_norm_silu import implementation
+from backends.memory import available_memory
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+_MEMORY_SHARE = 0.5
+"""With checkpointing "auto", activations may take this share of the memory at hand."""
 
 
 class CompileConfig(BackendConfig):
     """Options of the compile backend.
 
     Attributes:
-        precision: "auto" is float16 on CUDA and float32 elsewhere; weights and inputs are cast, outputs
-            come back as float32.
-        checkpointing: recompute each network call in the backward pass instead of storing its activations.
-        mode: torch.compile's mode.
+        precision: of weights and activations. "auto" is float16 on CUDA, bfloat16 on CPUs that compute it
+            natively, else float32. Statistics, softmax and results are float32 with any of them.
+        float32: networks that stay in float32 whatever the precision; the regressor does, since a
+            counterfactual is judged by its prediction.
+        attention: of attention's products in half precision on the CPU; softmax is float32 with both.
+        checkpointing: recompute each network call in the backward pass instead of storing its activations;
+            "auto": when those of one search step would take more than half of the memory at hand.
     """
 
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    checkpointing: bool = False
-    mode: str = "default"
+    float32: tuple[str, ...] = ("regressor",)
+    attention: Literal["half", "float32"] = "half"
+    checkpointing: Literal["auto", "on", "off"] = "auto"
 
 
 class _CompiledNetwork(nn.Module):
@@ -38,27 +64,54 @@ class _CompiledNetwork(nn.Module):
     therefore marked as requiring a gradient; a result that nobody differentiates is detached.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, config: CompileConfig) -> None:
+    def __init__(self, module: GraphModule, checkpointing: bool) -> None:
         super().__init__()
-        self.compiled = torch.compile(network, fullgraph=True, dynamic=False, mode=config.mode)
-        self.dtype, self.checkpointing = dtype, config.checkpointing
+        # The module is this object's own and never changes, so its hundreds of weights need no guards.
+        options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+        self.compiled = torch.compile(module, fullgraph=True, dynamic=False, options=options)
+        self.checkpointing = checkpointing
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        with torch.enable_grad():
-            lifted = [self._lifted(x) for x in inputs]
-            if wanted and self.checkpointing:
-                out = checkpoint(self.compiled, *lifted, use_reentrant=False)
-            else:
-                out = self.compiled(*lifted)
-            out = out.to(torch.float32)
-        return out if wanted else out.detach()
+        if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+            return self.run(*inputs).detach()
+        return _Recomputed.apply(self.run, *inputs) if self.checkpointing else self.run(*inputs)
 
-    def _lifted(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return x
-        x = x if x.requires_grad else x.detach().requires_grad_(True)
-        return x.to(self.dtype)
+    def run(self, *inputs: Tensor) -> Tensor:
+        """The compiled graph; the result is float32 and always has a gradient."""
+        with torch.enable_grad():
+            return self.compiled(*(self._lifted(x) for x in inputs)).to(torch.float32)
+
+    @staticmethod
+    def _lifted(x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.requires_grad:
+            return x.contiguous()
+        return x.detach().contiguous().requires_grad_(True)
+
+
+class _Recomputed(torch.autograd.Function):
+    """Gradient checkpointing: only the inputs are kept, the call is repeated in the backward pass.
+
+    torch.utils.checkpoint does the same through hooks, under which Dynamo compiles a second graph.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.run = run
+        ctx.save_for_backward(*inputs)
+        return run(*inputs).detach()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in ctx.saved_tensors]
+        wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
+        grads = iter(torch.autograd.grad(ctx.run(*inputs), wanted, grad))
+        return None, *(next(grads) if needed else None for needed in ctx.needs_input_grad[1:])
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(key, False) for key in _NATIVE_BFLOAT16)
 
 
 class CompileBackend(Backend):
@@ -75,6 +128,8 @@ class CompileBackend(Backend):
         # Compiled code is kept for the whole process; a new backend must not run or count an older one's.
         torch._dynamo.reset()
         self._graphs = counters["stats"]["unique_graphs"]
+        # Inductor's own default is a folder that restarts empty; a warm one saves most of the build.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
 
     @staticmethod
     def unavailable() -> str | None:
@@ -82,40 +137,89 @@ class CompileBackend(Backend):
             return None
         return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
 
-    def _dtype(self) -> torch.dtype:
+    def precision(self, name: str) -> torch.dtype:
+        """The dtype of a network's layers.
+
+        Raises:
+            BackendError: asked for one that this device cannot do.
+        """
+        if name in self.config.float32:
+            return torch.float32
+        on_cpu = self.device.type == "cpu"
         if self.config.precision == "auto":
-            return torch.float16 if self.device.type == "cuda" else torch.float32
-        if self.config.precision == "float16" and self.device.type == "cpu":
+            if on_cpu:
+                return torch.bfloat16 if native_bfloat16() else torch.float32
+            return torch.float16
+        if self.config.precision == "float16" and on_cpu:
             raise BackendError("compile.precision=float16 is not usable on a CPU; use float32 or bfloat16")
+        if self.config.precision == "bfloat16" and on_cpu and not native_bfloat16():
+            raise BackendError("compile.precision=bfloat16: this CPU has no bfloat16 instructions; use float32")
         return _DTYPES[self.config.precision]
 
     def build(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         reason = self.unavailable()
         if reason:
             raise BackendError(reason)
-        dtype = self._dtype()
-        prepared = _CompiledNetwork(frozen_copy(network, self.device, dtype), dtype, self.config)
-        begun, graphs = time.perf_counter(), counters["stats"]["unique_graphs"]
+        dtype, begun = self.precision(name), time.perf_counter()
+        module, facts = self._captured(name, network, example_inputs, dtype)
+        stored = residual_bytes(module, dtype) * self.calls.get(name, 1)
+        checkpointing = self._checkpoints(stored)
+        captured, before = time.perf_counter(), _counts()
+        prepared = _CompiledNetwork(module, checkpointing)
         # The first call compiles the forward graph, its backward pass the backward graph.
-        inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in example_inputs]
+        inputs = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in example_inputs]
         try:
             torch.autograd.grad(prepared(*inputs).sum(), [x for x in inputs if x.requires_grad], allow_unused=True)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise BackendError(f"{name} cannot be compiled to one graph: {str(error).splitlines()[0]}") from error
+        after = _counts()
+        self._graphs = after["graphs"]
         self.report.networks[name] = {
             "dtype": str(dtype),
-            "graphs": counters["stats"]["unique_graphs"] - graphs,
+            "graphs": after["graphs"] - before["graphs"],
             "graph_breaks": 0,  # fullgraph=True raises instead
+            "cache": "hit" if after["misses"] == before["misses"] and after["hits"] > before["hits"] else "miss",
+            "checkpointing": checkpointing,
+            "stored_mib_per_step": round(stored / 2**20, 1),
+            "capture_seconds": round(captured - begun, 3),
             "build_seconds": round(time.perf_counter() - begun, 3),
+            **facts,
         }
-        self._graphs = counters["stats"]["unique_graphs"]
         return prepared
+
+    def _captured(
+        self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...], dtype: torch.dtype
+    ) -> tuple[GraphModule, dict[str, object]]:
+        """The graph to compile, rewritten for `dtype`, and what was rewritten."""
+        half, copied = dtype != torch.float32, frozen_copy(network, self.device)
+        if not half:
+            return capture(name, copied, example_inputs, COMPILED_FLOAT32_DECOMPOSITIONS), {}
+        on_cpu = self.device.type == "cpu"
+        decompositions = COMPILED_CPU_DECOMPOSITIONS if on_cpu else COMPILED_CUDA_DECOMPOSITIONS
+        module = capture(name, copied, example_inputs, decompositions)
+        count = fuse_group_norm(module)
+        to_half(module, dtype, dtype if self.config.attention == "half" else torch.float32)
+        return module, {"fused_norms": count, "fused_norm_kernel": implementation(self.device)}
+
+    def _checkpoints(self, stored: int) -> bool:
+        if self.config.checkpointing != "auto":
+            return self.config.checkpointing == "on"
+        return stored > _MEMORY_SHARE * available_memory(self.device)
 
     def check(self) -> None:
         recompiled = counters["stats"]["unique_graphs"] - self._graphs
-        self.report.networks["recompilations"] = {"after_build": recompiled}
         if recompiled:
-            raise BackendError(
+            self._graphs += recompiled
+            self.report.flags.append(
                 f"torch.compile built {recompiled} more graphs after the build: a shape changed, so the timing is "
                 "not steady"
             )
+
+
+def _counts() -> dict[str, int]:
+    autograd = counters["aot_autograd"]
+    return {
+        "graphs": counters["stats"]["unique_graphs"],
+        "hits": autograd["autograd_cache_hit"],
+        "misses": autograd["autograd_cache_miss"] + autograd["autograd_cache_bypass"],
+    }

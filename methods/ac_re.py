@@ -69,7 +69,7 @@ class AcRe(Method):
         size = networks["ddpm"].config.image_size
         image = torch.zeros(slots, 3, size, size, device=self.device)
         time = ddpm.network_time(self.schedule, 0, slots, self.device)
-        self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time))
+        self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time), self.config.depth)
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
 
     @torch.no_grad()

@@ -76,7 +76,7 @@ class DiffAeRe(Method):
         time = ddpm.network_time(self.decoding, 0, slots, self.device)
         z_sem = torch.zeros(slots, network.config.style, device=self.device)
         self.encoder = backend.prepare("encoder", _Encoder(network).eval(), (image,))
-        self.denoiser = backend.prepare("denoiser", network, (image, time, z_sem))
+        self.denoiser = backend.prepare("denoiser", network, (image, time, z_sem), self.config.decoding_steps)
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 B slots of fixed shape; a sample that is done leaves its slot at once and the next one takes it, so no
 step is spent on finished samples and every network call has the same shape. Encoding and refinement run
 in batches of B too, padded where fewer samples are at hand. Padding repeats a row and is thrown away.
+Without refill a batch keeps its slots until all of it is done, as in the published code; results are the same.
 """
 
 import time
@@ -37,6 +38,7 @@ class Outcome:
         prediction: that prediction.
         failure: why there is no usable counterfactual ("nonfinite@step 3"), or None.
         seconds: this sample's share of the wall time.
+        latency: wall time from the start of its encoding to its counterfactual, in seconds.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Outcome:
     failure: str | None
     evaluations: Evaluations
     seconds: float
+    latency: float
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,26 @@ class Event:
 
 @dataclass
 class SearchStatistics:
-    """Wall time by phase, and how full the slots were."""
+    """Wall time by phase, and how full the slots were.
 
-    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "step": 0.0, "refine": 0.0})
-    steps: int = 0
+    Attributes:
+        calls: synchronised seconds of every call of the method, by phase and in order.
+        busy_slots: slot-steps that worked on an unfinished sample.
+    """
+
+    calls: dict[str, list[float]] = field(default_factory=lambda: {"encode": [], "step": [], "refine": []})
     busy_slots: int = 0
     slots: int = 0
-    step_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time of each phase."""
+        return {phase: sum(calls) for phase, calls in self.calls.items()}
+
+    @property
+    def steps(self) -> int:
+        """Calls of the method's step."""
+        return len(self.calls["step"])
 
     @property
     def occupancy(self) -> float:
@@ -82,6 +98,7 @@ class _Job:
 
     sample: Sample
     state: State
+    entered: float
     seconds: float = 0.0
     iterations: int = 0
     prediction: float = float("nan")
@@ -102,12 +119,19 @@ class SlotSearch:
         method: after `prepare`.
         slots: B, the batch size of every network call.
         on_event: called often, from the searching thread.
+        refill: a free slot takes the next sample at once; False waits until every slot is free.
     """
 
-    def __init__(self, method: Method, slots: int, on_event: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(
+        self,
+        method: Method,
+        slots: int,
+        on_event: Callable[[Event], None] = lambda event: None,
+        refill: bool = True,
+    ) -> None:
         if slots < 1:
             raise ValueError(f"batch size {slots} is not positive")
-        self.method, self.slots, self.on_event = method, slots, on_event
+        self.method, self.slots, self.on_event, self.refill = method, slots, on_event, refill
         self.statistics = SearchStatistics(slots=slots)
         self._finished = 0
 
@@ -134,7 +158,7 @@ class SlotSearch:
         result = call()
         synchronise(self.method.device)
         elapsed = time.perf_counter() - begun
-        self.statistics.seconds[phase] += elapsed
+        self.statistics.calls[phase].append(elapsed)
         return result, elapsed
 
     def _encode(self, source: Iterator[Sample], ready: deque[_Job]) -> bool:
@@ -150,13 +174,14 @@ class SlotSearch:
             target=torch.tensor([sample.target for sample in padded], dtype=torch.float32, device=device),
         )
         self.on_event(Event("encoding", 0, 1, finished=self._finished))
+        entered = time.perf_counter()
 
         def report(done: int, total: int) -> None:
             self.on_event(Event("encoding", done, total, finished=self._finished))
 
         state, elapsed = self._timed("encode", lambda: self.method.encode(batch, report))
         for index, sample in enumerate(taken):
-            job = _Job(sample, _rows(state, [index]), elapsed / len(taken))
+            job = _Job(sample, _rows(state, [index]), entered, elapsed / len(taken))
             if not _finite(job.state):
                 job.failure = "nonfinite@encode"
             ready.append(job)
@@ -166,6 +191,8 @@ class SlotSearch:
         self, places: list[_Job | None], state: State | None, source: Iterator[Sample], ready: deque[_Job]
     ) -> State | None:
         """Put encoded samples into free slots, encoding more when none are ready."""
+        if not self.refill and any(places):
+            return state
         for slot, job in enumerate(places):
             if job is not None or (not ready and not self._encode(source, ready)):
                 continue
@@ -181,9 +208,7 @@ class SlotSearch:
         active = [job for job in places if job is not None]
         result, elapsed = self._timed("step", lambda: self.method.step(state))
         statistics = self.statistics
-        statistics.steps += 1
         statistics.busy_slots += len(active)
-        statistics.step_seconds.append(elapsed)
         tolerance = self.method.config.tolerance
         hit = reached(result.prediction, result.state["target"], tolerance).tolist()
         prediction = result.prediction.tolist()
@@ -230,6 +255,7 @@ class SlotSearch:
                 failure=job.failure,
                 evaluations=cost["encode"] + cost["step"].times(job.iterations) + cost["refine"],
                 seconds=job.seconds + elapsed / len(batch),
+                latency=time.perf_counter() - job.entered,
             )
 
 

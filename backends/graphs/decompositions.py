@@ -22,12 +22,28 @@ def nearest_upsampling(x: Tensor, output_size: list[int] | None, scale_factors: 
         BackendError: the factors are not whole numbers.
     """
     batch, channels, height, width = x.shape
+    up, across = _whole_factors(x, output_size, scale_factors)
+    wide = x[:, :, :, None, :, None].expand(batch, channels, height, up, width, across)
+    return wide.reshape(batch, channels, up * height, across * width)
+
+
+def nearest_upsampling_innermost(
+    x: Tensor, output_size: list[int] | None, scale_factors: list[float] | None
+) -> Tensor:
+    """`nearest_upsampling` whose result has its channels innermost in memory (PyTorch's channels_last)."""
+    batch, channels, height, width = x.shape
+    up, across = _whole_factors(x, output_size, scale_factors)
+    wide = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(batch, height, up, width, across, channels)
+    return wide.reshape(batch, up * height, across * width, channels).permute(0, 3, 1, 2)
+
+
+def _whole_factors(x: Tensor, output_size: list[int] | None, scale_factors: list[float] | None) -> tuple[int, int]:
+    height, width = x.shape[2:]
     rows, columns = output_size or [height * scale_factors[0], width * scale_factors[1]]
     up, across = int(rows) // height, int(columns) // width
     if (up * height, across * width) != (rows, columns):
         raise BackendError(f"nearest upsampling from {height}x{width} to {rows}x{columns} is not by whole factors")
-    wide = x[:, :, :, None, :, None].expand(batch, channels, height, up, width, across)
-    return wide.reshape(batch, channels, up * height, across * width)
+    return up, across
 
 
 def attention(
@@ -71,6 +87,22 @@ def convolution_1d(
         raise BackendError("1-d convolutions are supported with kernel size 1 only")
     return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
 
+
+COMPILED_FLOAT32_DECOMPOSITIONS: Decompositions = {aten.upsample_nearest2d.vec: nearest_upsampling}
+"""For float32, where PyTorch's own operators do well otherwise."""
+
+COMPILED_CUDA_DECOMPOSITIONS: Decompositions = {
+    aten.upsample_nearest2d.vec: nearest_upsampling_innermost,
+    aten.conv1d.default: convolution_1d,
+}
+"""For half precision on CUDA, whose fused attention is kept."""
+
+COMPILED_CPU_DECOMPOSITIONS: Decompositions = {
+    aten.upsample_nearest2d.vec: nearest_upsampling_innermost,
+    aten.scaled_dot_product_attention.default: attention,
+    aten.conv1d.default: convolution_1d,
+}
+"""For half precision on the CPU, where every layer wants its channels innermost."""
 
 ENGINE_DECOMPOSITIONS: Decompositions = {
     aten.upsample_nearest2d.vec: nearest_upsampling,

@@ -1,0 +1,1 @@
+"""Operators written for the networks' hot pieces, registered with torch.library."""
