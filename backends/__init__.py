@@ -5,5 +5,6 @@ BACKENDS: dict[str, str] = {
     "compile": "backends.compiled:CompileBackend",
     "null": "backends.null:NullBackend",
     "onnx": "backends.onnx_runtime:OnnxBackend",
+    "tensorrt": "backends.tensorrt_engines:TensorRtBackend",
 }
 """Backend name -> "module:class"; classes are imported only when asked for."""

@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 from pydantic import BaseModel
 
@@ -19,14 +17,18 @@ from backends.base import Backend, BackendError
 from bench import __version__
 from bench.checkpoints import Loaded, load_network
 from bench.config import RunConfig, component_options
+from bench.costs import method_flops, recomputes
 from bench.datasets import DATASETS
 from bench.datasets.base import Task
+from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
 from bench.images import file_name, read_image, to_float, to_uint8, write_bytes, write_png
 from bench.judge import Judge, failures, realism, sample_table, summarise
+from bench.memory import allocation_errors, is_out_of_memory, peak_memory_mib, release
 from bench.progress import Display
 from bench.record import SCHEMA, CellRecord, Journal, now, read_cell, write_json
 from bench.registry import resolve
+from bench.timings import Session, build_figures, peak_figures, rate_figures, step_figures, work_figures
 from methods import METHODS, noise
 from methods.base import Method
 from methods.search import Event, Outcome, Sample, SlotSearch
@@ -139,12 +141,18 @@ class CellRun:
         self.journal = Journal(folder / "samples.jsonl")
         self.judge = _judge(cell)
         self.rows: list[dict[str, Any]] = []
+        self.session: Session | None = None
         facts = cell.facts()
         self.record = CellRecord(
             id=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend, seed=cell.config.seed,
             fingerprint=fingerprint(facts), facts=facts, samples=len(cell.task.ids), started=now(),
             options={name: options.model_dump(mode="json") for name, options in cell.options.items()},
         )  # fmt: skip
+        self.faithful: bool = resolve(BACKENDS, cell.backend, "backend").faithful
+        if not self.faithful:
+            self.record.notes["backend"] = (
+                f"{cell.backend} does not compute the networks: its counterfactuals mean nothing, only its timings do"
+            )
 
     def run(self) -> CellRecord:
         """Finish the cell; an already finished one is returned as it is, without a network call."""
@@ -198,31 +206,75 @@ class CellRun:
             write_png(self.inputs / file_name(name), pixels)
 
     def _search(self) -> None:
-        task, done = self.cell.task, {row["id"] for row in self.rows}
-        self.display.begin(self.cell.id, len(task.ids))
-        open_samples = [i for i, name in enumerate(task.ids) if name not in done]
-        if not open_samples:
+        """Search what is not recorded yet; where memory runs out, again with half the slots."""
+        self.display.begin(self.cell.id, len(self.cell.task.ids))
+        device = self.cell.device
+        if not self._open_samples():
             return
-        if self.cell.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.cell.device)
-        begun = time.perf_counter()
-        method, backend = self._prepare()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.session = Session(self.cell.config.batch_size, len(self.rows), EnergyMeter(nvml_counter(device)))
+        while not self._attempt(self.session):
+            release(device)
+            self._halve(self.session)
+
+    def _open_samples(self) -> list[int]:
+        done = {row["id"] for row in self.rows}
+        return [index for index, name in enumerate(self.cell.task.ids) if name not in done]
+
+    def _attempt(self, session: Session) -> bool:
+        """Search the open samples; False when memory ran out."""
+        try:
+            self._search_slots(session)
+        except allocation_errors() as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _halve(self, session: Session) -> None:
+        """Noise belongs to the sample, so fewer slots give the same counterfactuals up to rounding."""
+        if session.slots == 1:
+            raise RunError(
+                f"out of memory with one slot on {self.cell.device}; use a device with more memory, "
+                "a backend that stores less (compile.checkpointing=on) or smaller networks"
+            )
+        flag = f"out of memory at {session.slots} slots, continued with {session.slots // 2}"
+        session.slots //= 2
+        self._flag([flag])
+        self.display.message(f"{self.cell.id}: {flag}")
+
+    def _flag(self, reasons: list[str]) -> None:
+        """Say in the record why timings are not to be trusted."""
         timings = self.record.timings
-        timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
-        search = SlotSearch(method, self.cell.config.batch_size, self._show(len(done)))
+        timings["timing_flags"] = list(dict.fromkeys([*timings.get("timing_flags", []), *reasons]))
+
+    def _search_slots(self, session: Session) -> None:
+        task, timings = self.cell.task, self.record.timings
+        begun = time.perf_counter()
+        try:
+            method, backend = self._prepare(session.slots)
+        finally:
+            timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
+        search = SlotSearch(method, session.slots, self._show(len(self.rows)), self.cell.config.refill)
         samples = (
             Sample(task.ids[i], torch.from_numpy(to_float(task.images[i])), float(task.targets[i]))
-            for i in open_samples
+            for i in self._open_samples()
         )
+        session.statistics, session.report, session.recomputed = search.statistics, backend.report, recomputes(backend)
+        session.meter.start()
+        begun = time.perf_counter()
         try:
             for outcome in search.run(samples):
                 backend.check()
                 self._record(outcome)
         finally:
-            self._note_timings(search)
+            session.meter.stop()
+            session.search_s += time.perf_counter() - begun
+            self._note_timings(session, method)
             self.record.execution = backend.report.to_dict()
 
-    def _prepare(self) -> tuple[Method, Backend]:
+    def _prepare(self, slots: int) -> tuple[Method, Backend]:
         """Build the method's networks on the backend."""
         cell, config = self.cell, self.cell.config
 
@@ -231,7 +283,7 @@ class CellRun:
 
         backend = resolve(BACKENDS, cell.backend, "backend")(cell.options[cell.backend], cell.device, announce)
         method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], config.seed, cell.device)
-        method.prepare({role: loaded.network for role, loaded in cell.weights.items()}, backend, config.batch_size)
+        method.prepare({role: loaded.network for role, loaded in cell.weights.items()}, backend, slots)
         return method, backend
 
     def _show(self, before: int) -> Callable[[Event], None]:
@@ -245,6 +297,7 @@ class CellRun:
 
     def _record(self, outcome: Outcome) -> None:
         """Image first, then predictions on the image as saved, then the line that proves it."""
+        begun = time.perf_counter()
         name, task = file_name(outcome.id), self.cell.task
         index = task.ids.index(outcome.id)
         row: dict[str, Any] = {
@@ -262,6 +315,7 @@ class CellRun:
             "forward": outcome.evaluations.forward,
             "backward": outcome.evaluations.backward,
             "seconds": outcome.seconds,
+            "latency": outcome.latency,
             "failure": outcome.failure,
         }
         if outcome.failure is None:
@@ -271,23 +325,44 @@ class CellRun:
                 raise RunError(
                     f"cannot write {self.images / name}: {error.strerror}; {len(self.rows)} samples are recorded"
                 ) from error
+            row["latency"] += time.perf_counter() - begun
             row["prediction"], row["oracle"] = self.judge.predict(read_image(self.images / name))
         self.journal.append(row)
         self.rows.append(row)
         self.display.phase(f"saved {len(self.rows)}", len(self.rows))
 
-    def _note_timings(self, search: SlotSearch) -> None:
-        """Wall time by phase; added to an earlier session's where the cell was resumed."""
-        timings, statistics = self.record.timings, search.statistics
+    def _note_timings(self, session: Session, method: Method) -> None:
+        """Wall time by phase, added to an earlier session's where the cell was resumed, and steady steps."""
+        timings, statistics = self.record.timings, session.statistics
         for phase, seconds in statistics.seconds.items():
             timings[f"{phase}_s"] = timings.get(f"{phase}_s", 0.0) + seconds
-        write_bytes(self.folder / "latency.json", json.dumps({"step_s": statistics.step_seconds}).encode())
-        steps = np.array(statistics.step_seconds)
-        if len(steps):
-            timings["step_median_s"] = float(np.median(steps))
-            timings["step_p95_s"] = float(np.quantile(steps, 0.95))
-        timings["slot_occupancy"] = statistics.occupancy
+            session.method_s += seconds
+        calls = {f"{phase}_s": seconds for phase, seconds in statistics.calls.items()}
+        write_bytes(self.folder / "latency.json", json.dumps(calls).encode())
+        timings |= step_figures(statistics, method.cost)
+        timings |= {"slots": session.slots, "refill": self.cell.config.refill}
         timings["peak_memory_mib"] = peak_memory_mib(self.cell.device)
+        if session.report is not None:
+            timings |= build_figures(session.report)
+            self._flag(session.report.flags)
+
+    def _note_figures(self, session: Session, frame: pd.DataFrame) -> None:
+        """Rates, work and energy, once it is known which samples are valid."""
+        cell, timings = self.cell, self.record.timings
+        mine = [row["id"] for row in self.rows[session.before :]]
+        frame = frame.set_index("id")
+        timings |= rate_figures(session, frame["latency"][mine].to_list(), int(frame["valid"][mine].sum()))
+        if session.meter.reason():
+            self.record.notes["timings/energy_per_counterfactual_j"] = session.meter.reason()
+        if not self.faithful:
+            return
+        networks = {role: loaded.network for role, loaded in cell.weights.items()}
+        flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
+        timings |= work_figures(session, flops, frame["backward"].to_list(), timings["step_median_s"])
+        peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
+        timings |= peaks
+        if reason:
+            self.record.notes["timings/step_fraction_of_peak"] = reason
 
     def _finish(self) -> None:
         if all(row["failure"] for row in self.rows):
@@ -300,8 +375,10 @@ class CellRun:
         self.record.summary = summarise(frame, self.cell.id, metrics.bootstrap_seed)
         extra, notes = realism(self.judge, self.cell.task, frame, self.inputs, self.images, metrics.inception_weights)
         self.record.summary |= extra
-        self.record.notes = notes
+        self.record.notes |= notes
         self.record.failures = failures(frame)
+        if self.session is not None:
+            self._note_figures(self.session, frame)
         temporary = self.folder / "samples.parquet.tmp"
         frame.to_parquet(temporary, index=False)
         temporary.replace(self.folder / "samples.parquet")
@@ -311,11 +388,3 @@ class CellRun:
         self.record.status, self.record.error = status, error
         self.record.finished, self.record.ended = len(self.rows), now()
         write_json(self.folder / "result.json", self.record)
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory: of this cell on the device for CUDA, else of the whole process so far on the host."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -8,7 +8,8 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from bench import __version__
+from bench import __version__, cli_gates
+from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
 app = typer.Typer(
@@ -20,32 +21,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ConfigOption = Annotated[
-    Optional[str], typer.Option("--config", "-c", metavar="FILE", help="Preset name or TOML file (default: paper).")
-]
-SetOption = Annotated[
-    Optional[list[str]], typer.Option("--set", "-s", metavar="A.B=V", help="Set one configuration key; repeatable.")
-]
-BackendOption = Annotated[Optional[list[str]], typer.Option("--backend", help="Backend; repeatable.")]
-MethodOption = Annotated[Optional[list[str]], typer.Option("--method", help="Method; repeatable.")]
-DatasetOption = Annotated[Optional[list[str]], typer.Option("--dataset", help="Dataset; repeatable.")]
-LimitOption = Annotated[Optional[int], typer.Option("--limit", help="Images a dataset, spread evenly; 0 is all.")]
-SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all noise.")]
-BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Slots of the search.")]
-DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs, where the MLflow store lives.")]
-
-RUNS = Path("runs")
-
-
-def _config(config: str | None, assignments: list[str] | None, **flags: Any) -> tuple[Any, dict[str, Any]]:
-    """The merged configuration, and what the user set."""
-    from bench.config import build_config
-
-    given = {key: value for key, value in flags.items() if value is not None and value != []}
-    built = build_config(config, assignments or [], given)
-    return built, {"config": config, "set": assignments or [], **given}
 
 
 def _plan_lines(built: Any) -> list[str]:
@@ -62,16 +37,10 @@ def _plan_lines(built: Any) -> list[str]:
 
 
 @app.command()
+@configured()
 def run(
-    backend: BackendOption = None,
-    method: MethodOption = None,
-    dataset: DatasetOption = None,
-    limit: LimitOption = None,
-    seed: SeedOption = None,
-    batch_size: BatchOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    assignments: SetOption = None,
+    built: Any,
+    given: dict[str, Any],
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", metavar="DIR", help="Folder of this suite.")
     ] = None,
@@ -79,20 +48,9 @@ def run(
         bool, typer.Option("--fresh/--resume", help="Start over, or continue what is there (default).")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve everything, run nothing.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the suite record as the last line.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Generate counterfactuals and measure them: the matrix dataset x method x backend."""
-    built, given = _config(
-        config,
-        assignments,
-        backend=backend,
-        method=method,
-        dataset=dataset,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-    )
     from bench.progress import Display
 
     if dry_run:
@@ -150,32 +108,16 @@ def _print_suite(suite: Any) -> None:
 
 
 @app.command()
-def validate(
-    backend: BackendOption = None,
-    method: MethodOption = None,
-    dataset: DatasetOption = None,
-    limit: LimitOption = None,
-    seed: SeedOption = None,
-    batch_size: BatchOption = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    assignments: SetOption = None,
-) -> None:
+@configured()
+def validate(built: Any, given: dict[str, Any]) -> None:
     """Resolve a configuration, load its data and weights, and print the matrix."""
-    built, _ = _config(
-        config,
-        assignments,
-        backend=backend,
-        method=method,
-        dataset=dataset,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-    )
     for line in _plan_lines(built):
         typer.echo(line)
     typer.echo("valid")
+
+
+app.command()(cli_gates.verify)
+app.command()(cli_gates.compare)
 
 
 @app.command("ls")

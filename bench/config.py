@@ -51,6 +51,37 @@ class TrackingConfig(BaseModel):
     experiment: str = "counterfactual-bench"
 
 
+class VerifyConfig(BaseModel):
+    """Margins and limits of the accuracy gate, fixed before anything is measured.
+
+    Relative errors are largest absolute errors over the reference's largest value: of all calls for outputs
+    (a noise predictor's are of order 1, though one call's may be small), of the call for gradients.
+
+    Attributes:
+        success_margin: success rates within this are equivalent (0.01 is one point).
+        target_error_margin: ratios of oracle target errors within 1 -+ this are equivalent.
+        prediction_tolerance: predictions on every saved image within this are numerically equal.
+        forward_limit, gradient_limit, cosine_limit: of a network that runs in float32; the cosine is the worst
+            sample's, over all its calls.
+        half_forward_limit, half_gradient_limit, half_cosine_limit: of a network in a 16-bit type. The gradient
+            limit is a coarse one: single calls can be badly conditioned, and what that does is judged end to end.
+        repeat_limit: relative deviation of a repeated call from the first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    success_margin: float = Field(0.01, gt=0, lt=1)
+    target_error_margin: float = Field(0.01, gt=0, lt=1)
+    prediction_tolerance: float = Field(1e-3, ge=0)
+    forward_limit: float = Field(1e-4, gt=0)
+    gradient_limit: float = Field(1e-4, gt=0)
+    cosine_limit: float = Field(0.99999, gt=0, le=1)
+    half_forward_limit: float = Field(0.03, gt=0)
+    half_gradient_limit: float = Field(0.25, gt=0)
+    half_cosine_limit: float = Field(0.999, gt=0, le=1)
+    repeat_limit: float = Field(1e-4, ge=0)
+
+
 class RunConfig(BaseModel):
     """One suite: the matrix dataset x method x backend, and the options of its components.
 
@@ -58,6 +89,8 @@ class RunConfig(BaseModel):
         limit: images a dataset, spread evenly; 0 is all.
         seed: of all noise.
         batch_size: slots of the search.
+        refill: give a finished sample's slot to the next one at once; otherwise, as in the published code,
+            a batch stays until all of it is done.
         device: "auto", "cpu" or "cuda".
         weights: paths that replace shipped weights, by role.
         options: option tables of datasets, methods and backends, by component name.
@@ -71,10 +104,12 @@ class RunConfig(BaseModel):
     limit: int = Field(16, ge=0)
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(8, ge=1, le=1024)
+    refill: bool = True
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     weights: dict[str, str] = {}
     metrics: MetricsConfig = MetricsConfig()
     tracking: TrackingConfig = TrackingConfig()
+    verify: VerifyConfig = VerifyConfig()
     options: dict[str, dict[str, Any]] = {}
 
     @field_validator("dataset", "method", "backend")

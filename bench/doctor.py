@@ -6,9 +6,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from backends import BACKENDS
+from bench.energy import nvml_counter
 from bench.environment import cpu_model
-from bench.registry import resolve
+from bench.listing import backend_lines
 from bench.weights import SHIPPED
 from metrics.frechet import inception_folder
 
@@ -67,11 +67,12 @@ def diagnose() -> Iterator[Line]:
         yield f"{package}: {found}", not problem
     if torch.cuda.is_available():
         yield f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name()}", True
+        counter = nvml_counter(torch.device("cuda"))
+        yield f"energy: {counter if isinstance(counter, str) else 'read through NVML'}", True
     else:
         yield "CUDA: no usable device; runs take place on the CPU", True
-    for name in BACKENDS:
-        reason = resolve(BACKENDS, name, "backend").unavailable()
-        yield f"backend {name}: {reason or 'available'}", True
+    for line in backend_lines():
+        yield f"backend {line}", True
     for extra, module in (("onnx", "onnxruntime"), ("gpu", "tensorrt")):
         found = _import_check(module) is None
         yield f"extra {extra}: {'installed' if found else f'not installed (pip install -e .[{extra}])'}", True

@@ -1,15 +1,25 @@
-"""`bench ls`: the components, from their mapping tables; imports none of them."""
+"""`bench ls`: the components, from their mapping tables; imports none of them but for `ls backends`."""
 
+from backends import BACKENDS
 from bench.config import COMPONENTS, PRESETS
 from bench.errors import UsageError
-from bench.registry import suggestion
+from bench.registry import resolve, suggestion
 from metrics import SAMPLE_METRICS
 
 RECIPES = ("square/ddpm", "square/diffae", "square/regressor", "square/oracle")
 
 
+def backend_lines() -> list[str]:
+    """Every backend, and whether it can run here or what is missing; imports them all."""
+    lines = []
+    for name in BACKENDS:
+        reason = resolve(BACKENDS, name, "backend").unavailable()
+        lines.append(f"{name}: {f'not available: {reason}' if reason else 'available'}")
+    return lines
+
+
 def listing(what: str | None) -> list[str]:
-    """Lines to print.
+    """Lines to print. Backends come with their availability where only they are asked for.
 
     Raises:
         UsageError: unknown kind.
@@ -22,6 +32,8 @@ def listing(what: str | None) -> list[str]:
     }
     if what is not None and what not in kinds:
         raise UsageError(f"cannot list {what!r}; {suggestion(what, kinds)}")
+    if what == "backends":
+        return ["backends:", *(f"  {line}" for line in backend_lines())]
     lines = []
     for kind, names in kinds.items():
         if what in (None, kind):

@@ -3,20 +3,26 @@
 A draw is a function of (run seed, sample id, stream, step, draw) and of nothing else, so a sample's
 noise does not depend on its batch, slot, neighbours, order, shard, or on a resumed run. The generator
 is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), written in
-int64 tensor operations so that it gives the same bits in eager and in compiled code.
+int64 tensor operations; where there is a C++ compiler, the CPU runs it as one loop with the same bits.
 
 Training and dataset generation use ordinary seeded generators; their entry points stand here too, so
 that a search for randomness ends in this file.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from backends import kernels
+from backends.kernels.build import build_library, find_compiler
 
 SCHEME = "philox4x32-10/v1"
 """Name of the noise scheme; part of every run's fingerprint."""
@@ -79,6 +85,26 @@ def normal(keys: Tensor, step: Tensor, draws: int, shape: Sequence[int]) -> Tens
     """
     size = math.prod(shape)
     quads = (size + 3) // 4
+    batch = keys.shape[0]
+    kernel = _kernel() if keys.device.type == "cpu" else None
+    if kernel is None:
+        u0, u1, u2, u3 = _uniform(keys, step, draws, quads)
+    else:
+        uniform = torch.empty(4, batch, draws, quads, dtype=torch.float64)
+        keys, step = keys.contiguous(), step.contiguous()
+        kernel(keys.data_ptr(), step.data_ptr(), uniform.data_ptr(), batch, draws, quads, _NORMAL_DOMAIN)
+        u0, u1, u2, u3 = uniform.unbind()
+    # Box and Muller (1958).
+    r0, r1 = torch.sqrt(-2 * torch.log(u0)), torch.sqrt(-2 * torch.log(u2))
+    a0, a1 = 2 * math.pi * u1, 2 * math.pi * u3
+    out = torch.empty(batch, draws, quads, 4, dtype=torch.float32, device=keys.device)
+    for index, part in enumerate((r0 * torch.cos(a0), r0 * torch.sin(a0), r1 * torch.cos(a1), r1 * torch.sin(a1))):
+        out[..., index] = part
+    return out.reshape(batch, draws, quads * 4)[..., :size].reshape(batch, draws, *shape)
+
+
+def _uniform(keys: Tensor, step: Tensor, draws: int, quads: int) -> tuple[Tensor, ...]:
+    """Four float64 tensors (B, draws, quads), uniform in (0, 1)."""
     batch, device = keys.shape[0], keys.device
     block = torch.arange(quads, device=device).view(1, 1, quads).expand(batch, draws, quads)
     draw = torch.arange(draws, device=device).view(1, draws, 1).expand(batch, draws, quads)
@@ -86,11 +112,19 @@ def normal(keys: Tensor, step: Tensor, draws: int, shape: Sequence[int]) -> Tens
     domain = torch.full_like(block, _NORMAL_DOMAIN)
     key = ((keys & _MASK).view(batch, 1, 1), ((keys >> 32) & _MASK).view(batch, 1, 1))
     words = philox4x32((block, draw, when, domain), key)
-    u0, u1, u2, u3 = ((word.to(torch.float64) + 0.5) * 2.0**-32 for word in words)
-    r0, r1 = torch.sqrt(-2 * torch.log(u0)), torch.sqrt(-2 * torch.log(u2))
-    a0, a1 = 2 * math.pi * u1, 2 * math.pi * u3
-    out = torch.stack([r0 * torch.cos(a0), r0 * torch.sin(a0), r1 * torch.cos(a1), r1 * torch.sin(a1)], dim=-1)
-    return out.reshape(batch, draws, quads * 4)[..., :size].to(torch.float32).reshape(batch, draws, *shape)
+    return tuple((word.to(torch.float64) + 0.5) * 2.0**-32 for word in words)
+
+
+@cache
+def _kernel() -> Callable[..., None] | None:
+    """The compiled form of `_uniform` on the CPU; None without a compiler."""
+    if find_compiler() is None:
+        return None
+    library, _ = build_library(Path(kernels.__file__).with_name("philox.cpp"))
+    function = library.philox_uniform
+    function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 3 + [ctypes.c_uint32]
+    function.restype = None
+    return function
 
 
 def numpy_normal(seed: int, shape: Sequence[int]) -> np.ndarray:

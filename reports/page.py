@@ -1,6 +1,7 @@
 """The HTML page of a suite: one file, no script, no outside reference."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
@@ -71,8 +72,19 @@ def _pictures(folder: Path, inputs: Path) -> list[dict[str, str]]:
     return pictures
 
 
+def _timing(value: Any) -> str:
+    """A figure of the record; a dash where nothing was measured, by name where there are several."""
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_timing(part)}" for name, part in value.items())
+    if isinstance(value, bool | str):
+        return str(value)
+    return "; ".join(value) if isinstance(value, list) else f"{value:.4g}"
+
+
 def _facts(cell: CellRecord) -> list[tuple[str, str]]:
-    facts = [(key, f"{value:.4g}") for key, value in cell.timings.items()]
+    facts = [(key, _timing(value)) for key, value in cell.timings.items()]
     facts += [("failures", ", ".join(f"{count} x {reason}" for reason, count in cell.failures.items()) or "none")]
     facts += [
         (f"{name} options", ", ".join(f"{k}={v}" for k, v in options.items())) for name, options in cell.options.items()

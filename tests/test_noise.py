@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.kernels.build import find_compiler
 from methods import noise
 
 ROOT = Path(__file__).parent.parent
@@ -92,3 +93,12 @@ def test_nothing_random_outside_the_noise_module() -> None:
                 if isinstance(node, ast.Attribute) and node.attr in forbidden:
                     found.append(f"{path}:{node.lineno} {node.attr}")
     assert found == []
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+def test_the_compiled_generator_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, step = noise.sample_keys(3, ["a", "b", "c"], "s"), torch.tensor([0, 7, 2**33 + 5])
+    assert noise._kernel() is not None
+    compiled = noise.normal(keys, step, 4, (3, 7, 5))
+    monkeypatch.setattr(noise, "_kernel", lambda: None)
+    assert torch.equal(compiled, noise.normal(keys, step, 4, (3, 7, 5)))

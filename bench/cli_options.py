@@ -1,0 +1,81 @@
+"""Options that several verbs share. Imports nothing heavy."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+RUNS = Path("runs")
+
+ConfigOption = Annotated[
+    Optional[str], typer.Option("--config", "-c", metavar="FILE", help="Preset name or TOML file (default: paper).")
+]
+SetOption = Annotated[
+    Optional[list[str]], typer.Option("--set", "-s", metavar="A.B=V", help="Set one configuration key; repeatable.")
+]
+BackendOption = Annotated[Optional[list[str]], typer.Option("--backend", help="Backend; repeatable.")]
+MethodOption = Annotated[Optional[list[str]], typer.Option("--method", help="Method; repeatable.")]
+DatasetOption = Annotated[Optional[list[str]], typer.Option("--dataset", help="Dataset; repeatable.")]
+LimitOption = Annotated[Optional[int], typer.Option("--limit", help="Images a dataset, spread evenly; 0 is all.")]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all noise.")]
+BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Slots of the search.")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as the last line.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs, where the MLflow store lives.")]
+
+
+def _configure(
+    backend: BackendOption = None,
+    method: MethodOption = None,
+    dataset: DatasetOption = None,
+    limit: LimitOption = None,
+    seed: SeedOption = None,
+    batch_size: BatchOption = None,
+    device: DeviceOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> tuple[Any, dict[str, Any]]:
+    """The merged configuration, and what the user set."""
+    from bench.config import build_config
+
+    flags = {
+        "backend": backend,
+        "method": method,
+        "dataset": dataset,
+        "limit": limit,
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+    }
+    given = {key: value for key, value in flags.items() if value is not None and value != []}
+    built = build_config(config, assignments or [], given)
+    return built, {"config": config, "set": assignments or [], **given}
+
+
+def configured(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the options that make a configuration; it gets `built` and `given` instead of them.
+
+    Args:
+        without: shared options that the verb does not have.
+    """
+    shared = [p for p in inspect.signature(_configure).parameters.values() if p.name not in without]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(verb).parameters.values() if p.name not in ("built", "given")]
+
+        @functools.wraps(verb)
+        def command(**values: Any) -> None:
+            built, given = _configure(**{parameter.name: values.pop(parameter.name) for parameter in shared})
+            verb(built=built, given=given, **values)
+
+        # Typer reads the options from the signature.
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared, *own)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        del command.__wrapped__  # type: ignore[attr-defined]
+        return command
+
+    return decorate

@@ -1,0 +1,116 @@
+"""Floating-point operations of a method's networks, counted on the eager networks; a multiply-add is two.
+
+Counted by PyTorch's FlopCounterMode (convolutions, matrix products and attention) on the meta device, so
+nothing is computed. Backward is the pull-back to the inputs alone, as weights are frozen. It counts every
+input's gradient; where a method needs fewer (the first decoding step of Diff-AE-RE) that is one small
+convolution too many.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from backends.base import Backend, BackendConfig, frozen_copy
+from methods.base import Evaluations, Method, MethodConfig
+
+_META = torch.device("meta")
+
+
+class NetworkFlops(NamedTuple):
+    """Floating-point operations of one call for one image."""
+
+    forward: int
+    backward: int
+
+
+class _CountingBackend(Backend):
+    """Counts what each network costs instead of running it."""
+
+    name = "count"
+    faithful = False
+
+    def __init__(self) -> None:
+        super().__init__(BackendConfig(), _META)
+        self.flops: dict[str, NetworkFlops] = {}
+
+    def build(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
+        copy = frozen_copy(network, _META)
+        self.flops[name] = count_flops(copy, example_inputs)
+        return copy
+
+
+def count_flops(network: nn.Module, inputs: Sequence[Tensor]) -> NetworkFlops:
+    """Operations of one call and of its pull-back to all floating-point inputs, for the batch of `inputs`.
+
+    Args:
+        network: frozen, on the device of `inputs`; the meta device computes nothing.
+    """
+    lifted = [x.detach().requires_grad_(x.is_floating_point()) for x in inputs]
+    with FlopCounterMode(display=False) as forward:
+        out = network(*lifted)
+    with FlopCounterMode(display=False) as backward:
+        torch.autograd.grad(out.sum(), [x for x in lifted if x.requires_grad], allow_unused=True)
+    return NetworkFlops(forward.get_total_flops(), backward.get_total_flops())
+
+
+@dataclass(frozen=True)
+class MethodFlops:
+    """What a method computes for one image.
+
+    Attributes:
+        networks: "denoiser", "regressor" and, where there is one, "encoder".
+        cost: denoiser calls of "encode", "step" and "refine". Besides, a step calls the regressor forward and
+            backward once, and encoding calls the encoder.
+    """
+
+    networks: Mapping[str, NetworkFlops]
+    cost: Mapping[str, Evaluations]
+
+    def phase(self, phase: str, recomputed: bool = False) -> int:
+        """Operations of one call of a phase; `recomputed` adds the second forward pass of checkpointing."""
+        again = 2 if recomputed else 1
+        denoiser, calls = self.networks["denoiser"], self.cost[phase]
+        stored = calls.forward - calls.backward  # never pulled back, so never recomputed
+        total = denoiser.forward * (stored + again * calls.backward) + denoiser.backward * calls.backward
+        if phase == "step":
+            regressor = self.networks["regressor"]
+            total += again * regressor.forward + regressor.backward
+        if phase == "encode" and "encoder" in self.networks:
+            total += self.networks["encoder"].forward
+        return total
+
+    def total(self, backward_calls: Sequence[int], recomputed: bool = False) -> int:
+        """Operations of whole searches.
+
+        Args:
+            backward_calls: for every sample, its denoiser calls backward, as recorded.
+        """
+        steps = sum(backward_calls) // max(1, self.cost["step"].backward)
+        once = self.phase("encode", recomputed) + self.phase("refine", recomputed)
+        return len(backward_calls) * once + steps * self.phase("step", recomputed)
+
+
+def method_flops(method: type[Method], options: MethodConfig, networks: Mapping[str, nn.Module]) -> MethodFlops:
+    """Count a method's networks for one image, with the shapes that the method gives them."""
+    counter = _CountingBackend()
+    instance = method(options, 0, _META)
+    instance.prepare(networks, counter, 1)
+    return MethodFlops(counter.flops, instance.cost)
+
+
+def recomputes(backend: Backend) -> bool | None:
+    """Whether the backward pass computes the denoiser's forward pass again; None where the backend does not say.
+
+    What the report says of the denoiser ("checkpointing") really ran; options are what was asked for. An engine
+    without `residuals` has a gradient graph that repeats the forward pass.
+    """
+    facts: dict[str, Any] = backend.report.networks.get("denoiser", {})
+    asked = backend.config.model_dump()
+    if "residuals" in asked:
+        return not asked["residuals"]
+    value = facts.get("checkpointing", asked.get("checkpointing", False))
+    return {"True": True, "on": True, "False": False, "off": False}.get(str(value))
