@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from backends.base import frozen_copy
 from backends.engines import write_golden
-from backends.graphs import capture, decompositions, normalisation, onnx_export, onnx_writer, pullback
+from backends.graphs import (
+    capture,
+    layout,
+    normalisation,
+    onnx_export,
+    onnx_nodes,
+    onnx_operators,
+    onnx_writer,
+    pullback,
+)
 from backends.graphs.capture import network_digest
 from backends.graphs.normalisation import Dialect
 
@@ -22,7 +31,8 @@ def export_facts(
     """Everything that exported files depend on; the key of their cache entry."""
     import onnx
 
-    modules = (capture, decompositions, normalisation, onnx_export, onnx_writer, pullback)
+    writing = (onnx_export, onnx_nodes, onnx_operators, onnx_writer)
+    modules = (capture, layout, normalisation, pullback, *writing)
     return {
         "network": network_digest(network, example_inputs),
         "precision": precision,

@@ -126,7 +126,9 @@ def build_engines(name: str, graphs: Path, folder: Path) -> None:
         if not parser.parse_from_file(str(path)):
             reasons = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
             raise BackendError(f"{name}: TensorRT {trt.__version__} cannot read {path.name}: {reasons}")
-        plan = builder.build_serialized_network(definition, builder.create_builder_config())
+        config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32
+        plan = builder.build_serialized_network(definition, config)
         if plan is None:
             raise BackendError(
                 f"{name}: TensorRT {trt.__version__} could not build {path.name}; its messages are above"

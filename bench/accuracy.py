@@ -23,8 +23,8 @@ class NetworkAccuracy(BaseModel):
         forward_absolute, forward_relative: largest error of an output; relative to the largest output of all calls.
         gradient_absolute, gradient_relative: of the pull-back of a fixed random cotangent, relative to the largest
             entry of the call's gradient; None where the method asks for no gradient.
-        cosine_worst: between gradients, of the worst sample; a sample's gradients to one input are taken together
-            over all calls, as a search sums them up.
+        cosine_worst, cosine_mean: between gradients, of the worst sample and over samples; a sample's gradients to
+            one input are taken together over all calls, as a search sums them up.
         cosine_call_worst, cosine_call_mean: the same call by call, where a weak gradient weighs as much as a strong.
         finite: no NaN and no infinite value in an output or a gradient.
         repeats, repeat_relative: repetitions of one call, and their largest relative deviation from the first;
@@ -42,6 +42,7 @@ class NetworkAccuracy(BaseModel):
     gradient_absolute: float | None
     gradient_relative: float | None
     cosine_worst: float | None
+    cosine_mean: float | None
     cosine_call_worst: float | None
     cosine_call_mean: float | None
     finite: bool
@@ -115,6 +116,7 @@ def measure_network(
         gradient_absolute=gradient.absolute if cosines else None,
         gradient_relative=gradient.relative if cosines else None,
         cosine_worst=min(together, default=None),
+        cosine_mean=sum(together) / len(together) if together else None,
         cosine_call_worst=min(cosines, default=None),
         cosine_call_mean=sum(cosines) / len(cosines) if cosines else None,
         finite=finite,
@@ -199,8 +201,11 @@ def find_faults(measured: NetworkAccuracy, limits: VerifyConfig) -> list[str]:
     if measured.gradient_relative is not None and not measured.gradient_relative <= gradient:
         faults.append(f"gradient error {measured.gradient_relative:.2g} is above {gradient:g}")
     cosine = limits.half_cosine_limit if half else limits.cosine_limit
-    if measured.cosine_worst is not None and not measured.cosine_worst >= cosine:
-        faults.append(f"gradient cosine {measured.cosine_worst:.6f} is below {cosine:g}")
+    if measured.cosine_mean is not None and not measured.cosine_mean >= cosine:
+        faults.append(f"gradient cosine {measured.cosine_mean:.6f} (mean over samples) is below {cosine:g}")
+    worst = limits.half_cosine_worst_limit if half else limits.cosine_limit
+    if measured.cosine_worst is not None and not measured.cosine_worst >= worst:
+        faults.append(f"gradient cosine {measured.cosine_worst:.6f} (worst sample) is below {worst:g}")
     if not measured.repeat_relative <= limits.repeat_limit:
         faults.append(f"repeated calls differ by {measured.repeat_relative:.2g}, more than {limits.repeat_limit:g}")
     if not measured.input_response >= 0.5:

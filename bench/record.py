@@ -31,7 +31,7 @@ class CellRecord(_Model):
         summary: "group/name" -> estimate with unit and interval.
         notes: why a metric is empty, by metric.
         timings: seconds by phase (building apart), per-step latency, slot occupancy, peak memory; summed over
-            the sessions of a resumed cell, except latency, occupancy and memory, which are the last one's.
+            the sessions of a resumed cell; rates, latency, occupancy, energy and memory are the last one's.
         failures: failure reason -> number of samples.
     """
 

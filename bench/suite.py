@@ -43,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
 
 def suite_name(config: RunConfig) -> str:
     """Default folder name: the same command gives the same name, so that it continues."""
-    content = json.dumps(config.model_dump(mode="json", exclude={"tracking"}), sort_keys=True)
+    content = json.dumps(config.model_dump(mode="json", exclude={"tracking", "verify"}), sort_keys=True)
     parts = [*config.dataset, *config.method, *config.backend]
     return "-".join(parts)[:80] + "-" + hashlib.sha256(content.encode()).hexdigest()[:8]
 

@@ -152,13 +152,14 @@ def test_recorded_calls_are_those_of_the_search(make_method: Any) -> None:
 def test_sixteen_bit_networks_have_limits_of_their_own() -> None:
     measured = NetworkAccuracy(
         network="denoiser", dtype="torch.bfloat16", calls=4, gradient_calls=4, forward_absolute=0.02,
-        forward_relative=0.006, gradient_absolute=0.1, gradient_relative=0.04, cosine_worst=0.9995,
+        forward_relative=0.006, gradient_absolute=0.1, gradient_relative=0.04, cosine_worst=0.995, cosine_mean=0.9995,
         cosine_call_worst=0.7, cosine_call_mean=0.99, finite=True, repeats=2, repeat_relative=0.0, input_response=1.0,
     )  # fmt: skip
     assert find_faults(measured, MARGINS) == []
-    assert len(find_faults(measured.model_copy(update={"dtype": "torch.float32"}), MARGINS)) == 3
+    assert len(find_faults(measured.model_copy(update={"dtype": "torch.float32"}), MARGINS)) == 4
     for key, value, word in (
-        ("cosine_worst", 0.9985, "gradient cosine"),
+        ("cosine_mean", 0.9985, "mean over samples"),
+        ("cosine_worst", 0.985, "worst sample"),
         ("forward_relative", 0.04, "forward error"),
         ("gradient_relative", float("inf"), "gradient error"),
         ("input_response", float("nan"), "hardly depends"),
