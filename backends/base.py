@@ -71,6 +71,9 @@ class Backend(ABC):
         """Why this backend cannot run on this machine and what to install, or None."""
         return None
 
+    def validate(self) -> None:
+        """Raise BackendError for options that this device cannot do; called before anything runs."""
+
     def prepare(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...], calls: int = 1) -> nn.Module:
         """Announce and build; see `build`.
 

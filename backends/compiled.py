@@ -137,6 +137,9 @@ class CompileBackend(Backend):
             return None
         return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
 
+    def validate(self) -> None:
+        self.precision("denoiser")
+
     def precision(self, name: str) -> torch.dtype:
         """The dtype of a network's layers.
 

@@ -61,6 +61,10 @@ class OnnxBackend(Backend):
             return None
         return f"{' and '.join(missing)} not installed; run: pip install -e .[onnx] (on CUDA also .[gpu])"
 
+    def validate(self) -> None:
+        self._provider()
+        self._precision()
+
     def _provider(self) -> str:
         """The provider to run on.
 
@@ -153,6 +157,9 @@ class OnnxEngine(Engine):
         self.sessions = {
             path.stem: self._session(name, path, provider, config) for path in sorted(folder.glob("*.onnx"))
         }
+        # Asked for once: a gradient has a hundred residuals, and every question builds all names anew.
+        self.inputs_of = {key: [value.name for value in run.get_inputs()] for key, run in self.sessions.items()}
+        self.outputs_of = {key: [value.name for value in run.get_outputs()] for key, run in self.sessions.items()}
         manifest = json.loads((folder / onnx_export.MANIFEST).read_text())
         self.nodes, self.residual_bytes = manifest["nodes"], manifest["residual_bytes"]
         (output,) = self.sessions["forward"].get_outputs()
@@ -234,21 +241,22 @@ class OnnxEngine(Engine):
         session = self.sessions[label]
         binding = session.io_binding()
         place = (self.device.type, self.device.index or 0)
-        for value in session.get_inputs():
-            if value.name in residuals:
-                binding.bind_ortvalue_input(value.name, residuals[value.name])
+        for name in self.inputs_of[label]:
+            if name in residuals:
+                binding.bind_ortvalue_input(name, residuals[name])
             else:
-                x = inputs[value.name]
-                binding.bind_input(value.name, *place, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
-        kept = []
-        for value in session.get_outputs():
-            if value.name in outputs:
-                x = outputs[value.name]
-                binding.bind_output(value.name, *place, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
-            elif keep:
-                binding.bind_output(value.name, *place)
-            kept.append(value.name)
+                x = inputs[name]
+                binding.bind_input(name, *place, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
+        bound = [name for name in self.outputs_of[label] if keep or name in outputs]
+        for name in bound:
+            if name in outputs:
+                x = outputs[name]
+                binding.bind_output(name, *place, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
+            else:
+                binding.bind_output(name, *place)
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
         session.run_with_iobinding(binding)  # returns when the stream has finished
-        return {name: value for name, value in zip(kept, binding.get_outputs(), strict=True) if name not in outputs}
+        if not keep:
+            return {}
+        return {name: value for name, value in zip(bound, binding.get_outputs(), strict=True) if name not in outputs}

@@ -54,14 +54,17 @@ class TensorRtBackend(Backend):
         missing = [name for name in ("onnx", "tensorrt") if importlib.util.find_spec(name) is None]
         return f"{' and '.join(missing)} not installed; {_CURE}" if missing else None
 
+    def validate(self) -> None:
+        if self.device.type != "cuda":
+            raise BackendError(f"tensorrt runs on CUDA, not on {self.device}; use --device cuda")
+
     def build(self, name: str, network: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
         begun = time.perf_counter()
         reference = frozen_copy(network, self.device)
         reason = self.unavailable()
         if reason:
             raise BackendError(reason)
-        if self.device.type != "cuda":
-            raise BackendError(f"tensorrt runs on CUDA, not on {self.device}; use --device cuda")
+        self.validate()
         import tensorrt
 
         precision = "float16" if self.config.precision == "auto" else self.config.precision

@@ -90,9 +90,7 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
         backend: component_options(config, "backend", backend),
     }
     source = resolve(DATASETS, dataset, "dataset")(options[dataset])
-    reason = resolve(BACKENDS, backend, "backend").unavailable()
-    if reason:
-        raise UsageError(f"backend {backend!r} is not available here: {reason}")
+    _check_backend(backend, options[backend], device)
     roles = ("regressor", "oracle", *resolve(METHODS, method, "method").networks)
     weights = {role: load_network(config.weights.get(role, source.weights[role]), role) for role in roles}
     if weights["regressor"].sha256 == weights["oracle"].sha256:
@@ -103,6 +101,18 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     _check_fit(cell)
     _judge(cell).preflight(task)
     return cell
+
+
+def _check_backend(name: str, options: BaseModel, device: torch.device) -> None:
+    """Refuse a backend that is not available, and options that it cannot do on this device."""
+    backend = resolve(BACKENDS, name, "backend")
+    reason = backend.unavailable()
+    if reason:
+        raise UsageError(f"backend {name!r} is not available here: {reason}")
+    try:
+        backend(options, device).validate()
+    except BackendError as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_fit(cell: Cell) -> None:

@@ -94,12 +94,11 @@ def normal(keys: Tensor, step: Tensor, draws: int, shape: Sequence[int]) -> Tens
         keys, step = keys.contiguous(), step.contiguous()
         kernel(keys.data_ptr(), step.data_ptr(), uniform.data_ptr(), batch, draws, quads, _NORMAL_DOMAIN)
         u0, u1, u2, u3 = uniform.unbind()
-    # Box and Muller (1958).
-    r0, r1 = torch.sqrt(-2 * torch.log(u0)), torch.sqrt(-2 * torch.log(u2))
-    a0, a1 = 2 * math.pi * u1, 2 * math.pi * u3
     out = torch.empty(batch, draws, quads, 4, dtype=torch.float32, device=keys.device)
-    for index, part in enumerate((r0 * torch.cos(a0), r0 * torch.sin(a0), r1 * torch.cos(a1), r1 * torch.sin(a1))):
-        out[..., index] = part
+    for radius, angle, first in ((u0, u1, 0), (u2, u3, 2)):  # Box and Muller (1958)
+        radius, angle = radius.log().mul_(-2).sqrt_(), angle * (2 * math.pi)
+        torch.mul(radius, angle.cos(), out=out[..., first])
+        torch.mul(radius, angle.sin_(), out=out[..., first + 1])
     return out.reshape(batch, draws, quads * 4)[..., :size].reshape(batch, draws, *shape)
 
 

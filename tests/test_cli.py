@@ -57,6 +57,19 @@ def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["run", "--backend", "compiel"], "did you mean 'compile'?"),
+        (
+            ["run", "--device", "cpu", "--backend", "compile", "-s", "compile.precision=float16"],
+            "compile.precision=float16 is not usable",
+        ),
+        (
+            ["run", "--device", "cpu", "--backend", "onnx", "-s", "onnx.precision=float16"],
+            "onnx.precision=float16 is not usable",
+        ),
+        (
+            ["run", "--device", "cpu", "--backend", "onnx", "-s", "onnx.provider=cuda"],
+            "onnx.provider=cuda does not run on device cpu",
+        ),
+        (["run", "--device", "cpu", "--backend", "tensorrt"], "tensorrt"),
         (["run", "--method", "acre"], "did you mean 'ac-re'?"),
         (["run", "--dataset", "squares"], "did you mean 'square'?"),
         (["run", "--bakend", "eager"], "--backend"),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from backends.base import BackendError
 from backends.graphs.capture import capture, network_digest
-from backends.graphs.decompositions import COMPILED_CPU_DECOMPOSITIONS, ENGINE_DECOMPOSITIONS
+from backends.graphs.decompositions import COMPILED_CPU_DECOMPOSITIONS, COMPILED_CUDA_DECOMPOSITIONS
 from backends.graphs.norm_fusion import fuse_group_norm
 from backends.graphs.precision import to_half
 from backends.graphs.residuals import residual_bytes
@@ -23,7 +23,7 @@ def targets(module: nn.Module) -> list[object]:
 
 
 @pytest.mark.parametrize("network", ["ddpm", "diffae", "regressor"])
-@pytest.mark.parametrize("table", [ENGINE_DECOMPOSITIONS, COMPILED_CPU_DECOMPOSITIONS])
+@pytest.mark.parametrize("table", [COMPILED_CUDA_DECOMPOSITIONS, COMPILED_CPU_DECOMPOSITIONS])
 def test_a_captured_network_computes_the_same(network: str, table: dict, networks: dict[str, nn.Module]) -> None:
     inputs = inputs_for(network)
     module = capture(network, networks[network], inputs, table)
@@ -112,7 +112,7 @@ def test_fractional_upsampling_is_refused() -> None:
             return F.interpolate(x, scale_factor=1.5, mode="nearest")
 
     with pytest.raises(BackendError, match="is not by whole factors"):
-        capture("x", Up().eval(), (torch.ones(1, 3, 4, 4),), ENGINE_DECOMPOSITIONS)
+        capture("x", Up().eval(), (torch.ones(1, 3, 4, 4),), COMPILED_CUDA_DECOMPOSITIONS)
 
 
 def test_the_digest_names_weights_settings_and_shapes(networks: dict[str, nn.Module]) -> None:

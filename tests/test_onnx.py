@@ -242,12 +242,21 @@ def test_a_changed_golden_output_is_caught() -> None:
     network, inputs = everything()
     folder, _ = entry_of(network, inputs)
     with np.load(folder / GOLDEN) as stored:
-        values = [stored[key] for key in stored.files]
-    values[-1] = values[-1] + 0.01 * np.abs(values[-1]).max()  # a gradient
-    np.savez(folder / GOLDEN, *values)
+        values = {key: stored[key] for key in stored.files}
+    last = max(key for key in values if key.startswith("arr_"))  # a gradient
+    values[last] = values[last] + 0.01 * np.abs(values[last]).max()
+    np.savez(folder / GOLDEN, **values)
     forge(folder, GOLDEN)
     with pytest.raises(BackendError, match=GOLDEN):
         backend().prepare("everything", network, inputs)
+
+
+def test_a_start_with_other_timesteps_uses_the_same_entry() -> None:
+    network, (x, time, z) = everything()
+    for examples in ((x, time, z), (x, time + 3, z)):
+        runner = backend()
+        runner.prepare("everything", network, examples)
+    assert runner.report.networks["everything"]["cache"] == "hit"
 
 
 def test_each_fact_has_its_own_entry() -> None:

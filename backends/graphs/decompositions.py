@@ -1,13 +1,13 @@
-"""Operators taken apart into others that every engine runs well, forward and backward."""
+"""Operators taken apart into others that compiled code runs well, forward and backward."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from backends.base import BackendError
 from backends.graphs.capture import Decompositions
+from backends.graphs.layout import convolution_1d
 
 aten = torch.ops.aten
 
@@ -27,9 +27,7 @@ def nearest_upsampling(x: Tensor, output_size: list[int] | None, scale_factors: 
     return wide.reshape(batch, channels, up * height, across * width)
 
 
-def nearest_upsampling_innermost(
-    x: Tensor, output_size: list[int] | None, scale_factors: list[float] | None
-) -> Tensor:
+def nearest_upsampling_innermost(x: Tensor, output_size: list[int] | None, scale_factors: list[float] | None) -> Tensor:
     """`nearest_upsampling` whose result has its channels innermost in memory (PyTorch's channels_last)."""
     batch, channels, height, width = x.shape
     up, across = _whole_factors(x, output_size, scale_factors)
@@ -69,25 +67,6 @@ def attention(
     return (torch.softmax(scores, -1) @ value.float()).to(value.dtype)
 
 
-def convolution_1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: tuple[int, ...] = (1,),
-    padding: tuple[int, ...] = (0,),
-    dilation: tuple[int, ...] = (1,),
-    groups: int = 1,
-) -> Tensor:
-    """A 1-d convolution of kernel size 1 as a linear layer, which runs where the channels lie.
-
-    Raises:
-        BackendError: a larger kernel.
-    """
-    if weight.shape[2] != 1 or any(s != 1 for s in stride) or any(padding) or groups != 1:
-        raise BackendError("1-d convolutions are supported with kernel size 1 only")
-    return F.linear(x.transpose(1, 2), weight.squeeze(2), bias).transpose(1, 2)
-
-
 COMPILED_FLOAT32_DECOMPOSITIONS: Decompositions = {aten.upsample_nearest2d.vec: nearest_upsampling}
 """For float32, where PyTorch's own operators do well otherwise."""
 
@@ -103,9 +82,3 @@ COMPILED_CPU_DECOMPOSITIONS: Decompositions = {
     aten.conv1d.default: convolution_1d,
 }
 """For half precision on the CPU, where every layer wants its channels innermost."""
-
-ENGINE_DECOMPOSITIONS: Decompositions = {
-    aten.upsample_nearest2d.vec: nearest_upsampling,
-    aten.scaled_dot_product_attention.default: attention,
-    aten.conv1d.default: convolution_1d,
-}

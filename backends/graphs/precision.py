@@ -1,8 +1,9 @@
 """Half-precision weights and activations in a captured float32 graph.
 
 Convolutions, linear layers and attention's products take half-precision operands (their sums accumulate in
-float32); softmax and batch statistics run in float32, and everything else follows PyTorch's type promotion. So whatever a network computes on its
-float32 inputs outside its layers (time features, the conversion from v to eps) stays float32.
+float32); softmax and batch statistics run in float32, and everything else follows PyTorch's type promotion.
+So whatever a network computes on its float32 inputs outside its layers (time features, the conversion from v
+to eps) stays float32.
 """
 
 import torch

@@ -6,6 +6,7 @@ and 8; as in the published code, x_0 is clipped to [-1, 1] in both directions.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from methods.diffusion.ddpm import network_time, to_image
@@ -16,10 +17,10 @@ def _ddim_move(network: nn.Module, schedule: Schedule, x: Tensor, z_sem: Tensor,
     """Move x from respaced step `step` to the signal level `signal_to`, along the predicted direction."""
     signal = float(schedule.alphas_cumprod[step])
     eps = network(x, network_time(schedule, step, x.shape[0], x.device), z_sem)
-    pred_xstart = (signal**-0.5 * x - (1 / signal - 1) ** 0.5 * eps).clamp(-1, 1)
+    scaled, spread = x * signal**-0.5, (1 / signal - 1) ** 0.5
+    pred_xstart = torch.sub(scaled, eps, alpha=spread).clamp(-1, 1)
     # Clipping changed x_0, so the direction is derived again from it.
-    eps = (signal**-0.5 * x - pred_xstart) / (1 / signal - 1) ** 0.5
-    return signal_to**0.5 * pred_xstart + (1 - signal_to) ** 0.5 * eps
+    return torch.add(pred_xstart * signal_to**0.5, scaled - pred_xstart, alpha=(1 - signal_to) ** 0.5 / spread)
 
 
 def ddim_invert(

@@ -60,15 +60,16 @@ def p_mean_variance(network: nn.Module, schedule: Schedule, x: Tensor, step: int
     max_log = float(np.log(schedule.betas[step]))
     if out.shape[1] == 2 * channels:
         min_log = float(schedule.posterior_log_variance_clipped[step])
-        share = (out[:, channels:] + 1) / 2
-        log_variance = share * max_log + (1 - share) * min_log
+        # The output in [-1, 1] interpolates between the two: written with as few tensor operations as it takes.
+        log_variance = out[:, channels:] * ((max_log - min_log) / 2) + (max_log + min_log) / 2
     else:
         # guided-diffusion's "fixed large": betas, with the posterior's second entry at the first step.
         first = float(np.log(schedule.posterior_variance[1])) if len(schedule) > 1 else max_log
         log_variance = torch.full_like(eps, first if step == 0 else max_log)
     signal = float(schedule.alphas_cumprod[step])
-    pred_xstart = (signal**-0.5 * x - (1 / signal - 1) ** 0.5 * eps).clamp(-1, 1)
-    mean = float(schedule.posterior_mean_coef1[step]) * pred_xstart + float(schedule.posterior_mean_coef2[step]) * x
+    pred_xstart = torch.sub(x * signal**-0.5, eps, alpha=(1 / signal - 1) ** 0.5).clamp(-1, 1)
+    coef1, coef2 = float(schedule.posterior_mean_coef1[step]), float(schedule.posterior_mean_coef2[step])
+    mean = torch.add(pred_xstart * coef1, x, alpha=coef2)
     return ReverseStep(mean, log_variance, pred_xstart)
 
 
