@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from bench.cell import Cell, CellRun, resolve_cell
+from bench.cell import Cell, resolve_cell
+from bench.cell_run import CellRun
 from bench.config import RunConfig
 from bench.environment import command_line, environment
 from bench.errors import RunError, UsageError

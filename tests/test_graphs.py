@@ -66,15 +66,36 @@ def test_only_what_is_constant_over_positions_is_folded() -> None:
     torch.testing.assert_close(module(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def test_half_precision_keeps_schedule_arithmetic_in_float32(networks: dict[str, nn.Module]) -> None:
+def halved(networks: dict[str, nn.Module], residual: torch.dtype) -> tuple[Tensor, nn.Module]:
     inputs = inputs_for("diffae")
     module = capture("diffae", networks["diffae"], inputs, COMPILED_CPU_DECOMPOSITIONS)
     fuse_group_norm(module)
-    to_half(module, torch.bfloat16, torch.bfloat16)
-    out = module(*inputs)
+    to_half(module, torch.bfloat16, torch.bfloat16, residual)
+    return module(*inputs), module
+
+
+@pytest.mark.parametrize("residual", [torch.float32, torch.bfloat16])
+def test_half_precision_keeps_schedule_arithmetic_in_float32(
+    residual: torch.dtype, networks: dict[str, nn.Module]
+) -> None:
+    out, _ = halved(networks, residual)
     assert out.dtype == torch.float32  # eps = a v + b x, with float32 a, b and x
-    exact = networks["diffae"](*inputs)
+    exact = networks["diffae"](*inputs_for("diffae"))
     assert 0 < (out - exact).norm() < 0.03 * exact.norm()
+
+
+def test_embeddings_and_the_first_convolution_stay_float32(networks: dict[str, nn.Module]) -> None:
+    kept = {}
+    for residual in (torch.float32, torch.bfloat16):
+        _, module = halved(networks, residual)
+        weights = [
+            (node.target, getattr(module, node.args[1].target).dtype)
+            for node in module.graph.nodes
+            if node.target in (aten.conv2d.default, aten.linear.default) and node.args[1].op == "get_attr"
+        ]
+        assert all(dtype == torch.float32 for target, dtype in weights if target is aten.linear.default)
+        kept[residual] = sum(dtype == torch.float32 for target, dtype in weights if target is aten.conv2d.default)
+    assert kept == {torch.float32: 1, torch.bfloat16: 0}
 
 
 def test_a_branch_on_values_is_refused() -> None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from backends.base import BackendConfig
 from backends.eager import EagerBackend
-from bench.cell import Cell, CellRun
+from bench.cell import Cell
+from bench.cell_run import CellRun
 from bench.checkpoints import Loaded
 from bench.config import RunConfig, component_options
 from bench.datasets.base import Task

@@ -1,0 +1,291 @@
+"""Running one cell, from weights to result.json, resumable at any point."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from backends import BACKENDS
+from backends.base import Backend, BackendError
+from bench.cell import Cell, fingerprint, judge_of
+from bench.costs import method_flops, recomputes
+from bench.energy import EnergyMeter, nvml_counter
+from bench.errors import RunError, UsageError
+from bench.images import file_name, read_image, to_float, to_uint8, write_bytes, write_png
+from bench.judge import failures, realism, sample_table, summarise
+from bench.memory import allocation_errors, is_out_of_memory, peak_memory_mib, release
+from bench.progress import Display
+from bench.record import CellRecord, Journal, now, read_cell, write_json
+from bench.registry import resolve
+from bench.timings import Session, build_figures, peak_figures, rate_figures, step_figures, work_figures
+from methods import METHODS
+from methods.base import Method
+from methods.search import Event, Outcome, Sample, SlotSearch
+
+
+class CellRun:
+    """Runs one cell in its folder, continuing what an earlier run left there.
+
+    Args:
+        folder: `runs/<suite>/<cell>`.
+        inputs: folder with the originals as PNG, shared by the suite's cells.
+    """
+
+    def __init__(self, cell: Cell, folder: Path, inputs: Path, display: Display) -> None:
+        self.cell, self.folder, self.inputs, self.display = cell, folder, inputs, display
+        self.images = folder / "images"
+        self.journal = Journal(folder / "samples.jsonl")
+        self.judge = judge_of(cell)
+        self.rows: list[dict[str, Any]] = []
+        self.session: Session | None = None
+        facts = cell.facts()
+        self.record = CellRecord(
+            id=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend, seed=cell.config.seed,
+            fingerprint=fingerprint(facts), facts=facts, samples=len(cell.task.ids), started=now(),
+            options={name: options.model_dump(mode="json") for name, options in cell.options.items()},
+        )  # fmt: skip
+        self.faithful: bool = resolve(BACKENDS, cell.backend, "backend").faithful
+        if not self.faithful:
+            self.record.notes["backend"] = (
+                f"{cell.backend} does not compute the networks: its counterfactuals mean nothing, only its timings do"
+            )
+
+    def run(self) -> CellRecord:
+        """Finish the cell; an already finished one is returned as it is, without a network call."""
+        earlier = self.check_resumable()
+        if earlier is not None:
+            if earlier.status == "ok" and earlier.samples == self.record.samples:
+                self.display.message(f"{self.cell.id}: already complete in {self.folder}")
+                return earlier
+            self.record.started, self.record.sessions = earlier.started, earlier.sessions + 1
+            self.record.timings = earlier.timings
+        self.images.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "result.json", self.record)
+        try:
+            self.rows = [row for row in self.journal.rows() if self._intact(row)]
+            self._write_inputs()
+            self._search()
+            self._finish()
+        except KeyboardInterrupt:
+            self._close("interrupted", "stopped by the user; run the same command to go on")
+            raise
+        except (BackendError, RunError, torch.OutOfMemoryError, OSError) as error:
+            self._close("failed", str(error))
+            raise RunError(f"{self.cell.id}: {error}; {len(self.rows)} samples are recorded") from error
+        return self.record
+
+    def check_resumable(self) -> CellRecord | None:
+        """What an earlier run of the same cell left, if anything.
+
+        Raises:
+            UsageError: the folder holds another cell's results; names what differs.
+        """
+        earlier = read_cell(self.folder)
+        if earlier is None or earlier.fingerprint == self.record.fingerprint:
+            return earlier
+        differing = [key for key in self.record.facts if earlier.facts.get(key) != self.record.facts[key]]
+        raise UsageError(
+            f"{self.folder} was made with another {', '.join(differing) or 'set-up'}; "
+            "use --fresh to start over or -o for another folder"
+        )
+
+    def _intact(self, row: dict[str, Any]) -> bool:
+        """Whether a journalled sample's image is still the one that was written."""
+        if row["id"] not in self.cell.task.ids or row["failure"]:
+            return row["id"] in self.cell.task.ids
+        path = self.images / row["image"]
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+
+    def _write_inputs(self) -> None:
+        self.inputs.mkdir(parents=True, exist_ok=True)
+        for name, pixels in zip(self.cell.task.ids, self.cell.task.images, strict=True):
+            write_png(self.inputs / file_name(name), pixels)
+
+    def _search(self) -> None:
+        """Search what is not recorded yet; where memory runs out, again with half the slots."""
+        self.display.begin(self.cell.id, len(self.cell.task.ids))
+        device = self.cell.device
+        if not self._open_samples():
+            return
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.session = Session(self.cell.config.batch_size, len(self.rows), EnergyMeter(nvml_counter(device)))
+        while not self._attempt(self.session):
+            release(device)
+            self._halve(self.session)
+
+    def _open_samples(self) -> list[int]:
+        done = {row["id"] for row in self.rows}
+        return [index for index, name in enumerate(self.cell.task.ids) if name not in done]
+
+    def _attempt(self, session: Session) -> bool:
+        """Search the open samples; False when memory ran out."""
+        try:
+            self._search_slots(session)
+        except allocation_errors() as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _halve(self, session: Session) -> None:
+        """Noise belongs to the sample, so fewer slots give the same counterfactuals up to rounding."""
+        if session.slots == 1:
+            raise RunError(
+                f"out of memory with one slot on {self.cell.device}; use a device with more memory, "
+                "a backend that stores less (compile.checkpointing=on) or smaller networks"
+            )
+        flag = f"out of memory at {session.slots} slots, continued with {session.slots // 2}"
+        session.slots //= 2
+        self._flag([flag])
+        self.display.message(f"{self.cell.id}: {flag}")
+
+    def _flag(self, reasons: list[str]) -> None:
+        """Say in the record why timings are not to be trusted."""
+        timings = self.record.timings
+        timings["timing_flags"] = list(dict.fromkeys([*timings.get("timing_flags", []), *reasons]))
+
+    def _search_slots(self, session: Session) -> None:
+        task, timings = self.cell.task, self.record.timings
+        begun = time.perf_counter()
+        try:
+            method, backend = self._prepare(session.slots)
+        finally:
+            timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
+        search = SlotSearch(method, session.slots, self._show(len(self.rows)), self.cell.config.refill)
+        samples = (
+            Sample(task.ids[i], torch.from_numpy(to_float(task.images[i])), float(task.targets[i]))
+            for i in self._open_samples()
+        )
+        session.statistics, session.report, session.recomputed = search.statistics, backend.report, recomputes(backend)
+        session.meter.start()
+        begun = time.perf_counter()
+        try:
+            for outcome in search.run(samples):
+                backend.check()
+                self._record(outcome)
+        finally:
+            session.meter.stop()
+            session.search_s += time.perf_counter() - begun
+            self._note_timings(session, method)
+            self.record.execution = backend.report.to_dict()
+
+    def _prepare(self, slots: int) -> tuple[Method, Backend]:
+        """Build the method's networks on the backend."""
+        cell, config = self.cell, self.cell.config
+
+        def announce(name: str) -> None:
+            self.display.phase(f"building {name} ({cell.backend})")
+
+        backend = resolve(BACKENDS, cell.backend, "backend")(cell.options[cell.backend], cell.device, announce)
+        method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], config.seed, cell.device)
+        method.prepare({role: loaded.network for role, loaded in cell.weights.items()}, backend, slots)
+        return method, backend
+
+    def _show(self, before: int) -> Callable[[Event], None]:
+        def show(event: Event) -> None:
+            detail = f"{event.phase} {event.done}/{event.total}"
+            if event.phase == "searching":
+                detail = f"searching: {event.active} in slots, step {event.done} of at most {event.total}"
+            self.display.phase(detail, before + event.finished)
+
+        return show
+
+    def _record(self, outcome: Outcome) -> None:
+        """Image first, then predictions on the image as saved, then the line that proves it."""
+        begun = time.perf_counter()
+        name, task = file_name(outcome.id), self.cell.task
+        index = task.ids.index(outcome.id)
+        row: dict[str, Any] = {
+            "id": outcome.id,
+            "image": name,
+            "input": name,
+            "sha256": None,
+            "target": float(task.targets[index]),
+            "start": self.judge.predict(task.images[index])[0],
+            "prediction": float("nan"),
+            "oracle": float("nan"),
+            "search_prediction": outcome.prediction,
+            "reached": outcome.reached,
+            "steps": outcome.steps,
+            "forward": outcome.evaluations.forward,
+            "backward": outcome.evaluations.backward,
+            "seconds": outcome.seconds,
+            "latency": outcome.latency,
+            "failure": outcome.failure,
+        }
+        if outcome.failure is None:
+            try:
+                row["sha256"] = write_png(self.images / name, to_uint8(outcome.image.numpy()))
+            except OSError as error:
+                raise RunError(
+                    f"cannot write {self.images / name}: {error.strerror}; {len(self.rows)} samples are recorded"
+                ) from error
+            row["latency"] += time.perf_counter() - begun
+            row["prediction"], row["oracle"] = self.judge.predict(read_image(self.images / name))
+        self.journal.append(row)
+        self.rows.append(row)
+        self.display.phase(f"saved {len(self.rows)}", len(self.rows))
+
+    def _note_timings(self, session: Session, method: Method) -> None:
+        """Wall time by phase, added to an earlier session's where the cell was resumed, and steady steps."""
+        timings, statistics = self.record.timings, session.statistics
+        for phase, seconds in statistics.seconds.items():
+            timings[f"{phase}_s"] = timings.get(f"{phase}_s", 0.0) + seconds
+            session.method_s += seconds
+        calls = {f"{phase}_s": seconds for phase, seconds in statistics.calls.items()}
+        write_bytes(self.folder / "latency.json", json.dumps(calls).encode())
+        timings |= step_figures(statistics, method.cost)
+        timings |= {"slots": session.slots, "refill": self.cell.config.refill}
+        timings["peak_memory_mib"] = peak_memory_mib(self.cell.device)
+        if session.report is not None:
+            timings |= build_figures(session.report)
+            self._flag(session.report.flags)
+
+    def _note_figures(self, session: Session, frame: pd.DataFrame) -> None:
+        """Rates, work and energy, once it is known which samples are valid."""
+        cell, timings = self.cell, self.record.timings
+        mine = [row["id"] for row in self.rows[session.before :]]
+        frame = frame.set_index("id")
+        timings |= rate_figures(session, frame["latency"][mine].to_list(), int(frame["valid"][mine].sum()))
+        if session.meter.reason():
+            self.record.notes["timings/energy_per_counterfactual_j"] = session.meter.reason()
+        if not self.faithful:
+            return
+        networks = {role: loaded.network for role, loaded in cell.weights.items()}
+        flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
+        timings |= work_figures(session, flops, frame["backward"].to_list(), timings["step_median_s"])
+        peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
+        timings |= peaks
+        if reason:
+            self.record.notes["timings/step_fraction_of_peak"] = reason
+
+    def _finish(self) -> None:
+        if all(row["failure"] for row in self.rows):
+            reason, roles = self.rows[0]["failure"], ", ".join(self.cell.weights)
+            raise RunError(f"every sample failed ({reason}); check the weights of {roles}")
+        self.display.phase("computing metrics", len(self.rows))
+        tolerance = self.cell.options[self.cell.method].tolerance
+        frame = sample_table(self.cell.task, self.rows, self.images, tolerance)
+        metrics = self.cell.config.metrics
+        self.record.summary = summarise(frame, self.cell.id, metrics.bootstrap_seed)
+        extra, notes = realism(self.judge, self.cell.task, frame, self.inputs, self.images, metrics.inception_weights)
+        self.record.summary |= extra
+        self.record.notes |= notes
+        self.record.failures = failures(frame)
+        if self.session is not None:
+            self._note_figures(self.session, frame)
+        temporary = self.folder / "samples.parquet.tmp"
+        frame.to_parquet(temporary, index=False)
+        temporary.replace(self.folder / "samples.parquet")
+        self._close("ok", None)
+
+    def _close(self, status: str, error: str | None) -> None:
+        self.record.status, self.record.error = status, error
+        self.record.finished, self.record.ended = len(self.rows), now()
+        write_json(self.folder / "result.json", self.record)
