@@ -161,8 +161,16 @@ def test_bfloat16_is_used_where_it_is_native_and_not_for_the_regressor(networks:
     facts = backend.report.networks
     assert facts["denoiser"]["dtype"] == "torch.bfloat16"
     assert facts["denoiser"]["fused_norms"] > 10
+    assert facts["denoiser"]["residual"] == "torch.bfloat16"
     assert facts["denoiser"]["fused_norm_kernel"] == "C++"
     assert facts["regressor"]["dtype"] == "torch.float32"
+
+
+@pytest.mark.skipif(not native_bfloat16(), reason="this CPU has no bfloat16 instructions")
+def test_a_network_with_a_condition_keeps_its_residual_stream_in_float32(networks: dict[str, nn.Module]) -> None:
+    backend = make("compile")
+    backend.prepare("denoiser", networks["diffae"], inputs_for("diffae"))
+    assert backend.report.networks["denoiser"]["residual"] == "torch.float32"
 
 
 def test_bfloat16_on_a_cpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
