@@ -36,7 +36,7 @@ def forward_and_gradients(network: nn.Module, inputs: tuple[Tensor, ...]) -> tup
 
 
 # Largest error of the output and of the gradient, relative to the largest value, and the least cosine.
-FLOAT32, HALF = (1e-4, 0.999999), (0.15, 0.995)  # random small networks amplify rounding; trained ones do not
+FLOAT32, HALF = (1e-4, 0.999999), (0.15, 0.99)  # random small networks amplify rounding; trained ones do not
 
 
 def faithful() -> list[str]:

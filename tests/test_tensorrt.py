@@ -17,7 +17,7 @@ from tests.test_onnx import assert_exact, everything, gradients
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-# Of the operator table of onnx-tensorrt (docs/operators.md), without LayerNormalization: its parser takes one output.
+# Operators that the parser of onnx-tensorrt is expected to take; LayerNormalization is left out: it takes one output.
 SUPPORTED = {
     *("Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Conv", "ConvTranspose", "Cos", "Div", "Exp"),
     *("Expand", "Gather", "Gemm", "Greater", "Identity", "MatMul", "Mul", "Pow", "Reciprocal", "ReduceMean"),
