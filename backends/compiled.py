@@ -7,7 +7,6 @@ one static graph, forward and backward, for every use of the network.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -28,6 +27,7 @@ from backends.graphs.decompositions import (
 from backends.graphs.norm_fusion import fuse_group_norm
 from backends.graphs.precision import to_half
 from backends.graphs.residuals import residual_bytes
+from backends.kernels.build import find_compiler
 from backends.kernels.group_norm_silu import implementation
 from backends.memory import available_memory
 
@@ -137,7 +137,7 @@ class CompileBackend(Backend):
 
     @staticmethod
     def unavailable() -> str | None:
-        if shutil.which("g++") or shutil.which("clang++") or torch.cuda.is_available():
+        if find_compiler() or torch.cuda.is_available():
             return None
         return "torch.compile needs a C++ compiler; install g++ (Debian: apt-get install g++)"
 

@@ -54,10 +54,31 @@ def capture(
         if node.op == "call_function" and node.target in _IDENTITIES and _drops_nothing(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-    graph.eliminate_dead_code()
+    fold_constants(module)
     graph.lint()
-    module.recompile()
     return module
+
+
+def fold_constants(module: GraphModule) -> None:
+    """Evaluate what depends on weights alone, such as flipped kernels, once and for all."""
+    known: dict[torch.fx.Node, Tensor] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            known[node] = getattr(module, node.target).detach()
+        elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
+            value = node.target(*args, **kwargs)
+            if isinstance(value, Tensor):
+                known[node] = value
+    for index, (node, value) in enumerate(known.items()):
+        if node.op == "call_function" and any(user not in known for user in node.users):
+            module.register_buffer(f"_folded_{index}", value.contiguous().clone())
+            with module.graph.inserting_before(node):
+                constant = module.graph.get_attr(f"_folded_{index}")
+            constant.meta.update(node.meta)
+            node.replace_all_uses_with(constant)
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def _make_functional(name: str, node: torch.fx.Node) -> None:

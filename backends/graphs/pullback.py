@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from backends.base import BackendError
+from backends.graphs.capture import fold_constants
 from backends.graphs.normalisation import Dialect, merge_normalisations
 from backends.graphs.onnx_operators import EXPORTABLE
 
@@ -252,27 +253,5 @@ def _simplified(traced: GraphModule) -> GraphModule:
     traced.graph.eliminate_dead_code()
     traced.recompile()
     traced = CSEPass()(traced).graph_module
-    _fold_constants(traced)
+    fold_constants(traced)
     return traced.eval()
-
-
-def _fold_constants(module: GraphModule) -> None:
-    """Evaluate what depends on weights alone, such as flipped kernels, once and for all."""
-    known: dict[Node, Tensor] = {}
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            known[node] = getattr(module, node.target).detach()
-        elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
-            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: known[source])
-            value = node.target(*args, **kwargs)
-            if isinstance(value, Tensor):
-                known[node] = value
-    for index, (node, value) in enumerate(known.items()):
-        if node.op == "call_function" and any(user not in known for user in node.users):
-            module.register_buffer(f"_folded_{index}", value.contiguous().clone())
-            with module.graph.inserting_before(node):
-                constant = module.graph.get_attr(f"_folded_{index}")
-            constant.meta.update(node.meta)
-            node.replace_all_uses_with(constant)
-    module.graph.eliminate_dead_code()
-    module.recompile()

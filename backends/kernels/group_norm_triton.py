@@ -59,6 +59,18 @@ def _forward_kernel(
 
 
 @triton.jit
+def _gradient_of_u(grad, x, at, mask, m, r, s, h, SILU: tl.constexpr):
+    """xhat, and the gradient with respect to u = xhat * scale + shift, of one tile."""
+    normalised = (tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - m) * r
+    d = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32)
+    if SILU:
+        u = normalised * s[None, :] + h[None, :]
+        gate = _silu_gate(u)
+        d = d * (gate * (1.0 + u * (1.0 - gate)))
+    return normalised, d
+
+
+@triton.jit
 def _backward_kernel(
     grad, x, mean, rstd, scale, shift, grad_x, grad_scale, grad_shift, channels, groups, width, positions,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -77,12 +89,7 @@ def _backward_kernel(
         row = start + tl.arange(0, ROWS)
         mask = (row < positions)[:, None] & inside[None, :]
         at = base[None, :] + row[:, None] * channels
-        normalised = (tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - m) * r
-        d = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32)
-        if SILU:
-            u = normalised * s[None, :] + h[None, :]
-            gate = _silu_gate(u)
-            d = d * (gate * (1.0 + u * (1.0 - gate)))
+        normalised, d = _gradient_of_u(grad, x, at, mask, m, r, s, h, SILU)
         plain += tl.sum(d, axis=0)
         weighted += tl.sum(tl.where(mask, d * normalised, 0.0), axis=0)
     tl.store(grad_scale + sample * channels + channel, weighted, mask=inside)
@@ -93,12 +100,7 @@ def _backward_kernel(
         row = start + tl.arange(0, ROWS)
         mask = (row < positions)[:, None] & inside[None, :]
         at = base[None, :] + row[:, None] * channels
-        normalised = (tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - m) * r
-        d = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32)
-        if SILU:
-            u = normalised * s[None, :] + h[None, :]
-            gate = _silu_gate(u)
-            d = d * (gate * (1.0 + u * (1.0 - gate)))
+        normalised, d = _gradient_of_u(grad, x, at, mask, m, r, s, h, SILU)
         result = r * (d * s[None, :] - first - normalised * second)
         tl.store(grad_x + at, result.to(grad_x.dtype.element_ty), mask=mask)
 
