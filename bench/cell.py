@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ from backends import BACKENDS
 from backends.base import BackendError
 from bench import __version__
 from bench.checkpoints import Loaded, load_network
-from bench.config import RunConfig, component_options
+from bench.config import MetricsConfig, RunConfig, component_options
 from bench.datasets import DATASETS
-from bench.datasets.base import Task
+from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
 from bench.judge import Judge
+from bench.noise_check import build_noise_check
 from bench.record import SCHEMA
 from bench.registry import resolve
 from methods import METHODS, noise
@@ -28,7 +30,7 @@ class Cell:
     """A resolved cell, before anything runs.
 
     Attributes:
-        weights: role -> loaded network.
+        weights: role -> loaded network: those of the method, and those that judge.
         options: component name -> validated options.
     """
 
@@ -79,8 +81,8 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     }
     source = resolve(DATASETS, dataset, "dataset")(options[dataset])
     _check_backend(backend, options[backend], device)
-    roles = ("regressor", "oracle", *resolve(METHODS, method, "method").networks)
-    weights = {role: load_network(config.weights.get(role, source.weights[role]), role) for role in roles}
+    roles = (*judging_roles(config, source), *resolve(METHODS, method, "method").networks)
+    weights = load_weights(config, source, dict.fromkeys(roles))
     if weights["regressor"].sha256 == weights["oracle"].sha256:
         raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
     task = source.load(config.limit)
@@ -89,6 +91,22 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     _check_fit(cell)
     judge_of(cell).preflight(task)
     return cell
+
+
+def judging_roles(config: RunConfig, source: Dataset) -> list[str]:
+    """Networks that judge saved images; the filter's is among them where the data has one."""
+    filtered = config.metrics.noise_draws > 0 and ("ddpm" in config.weights or "ddpm" in source.weights)
+    return ["regressor", "oracle", *(["ddpm"] if filtered else [])]
+
+
+def load_weights(config: RunConfig, source: Dataset, roles: Iterable[str]) -> dict[str, Loaded]:
+    """The given or shipped network of every role.
+
+    Raises:
+        UsageError: weights that cannot be used.
+    """
+    given = source.weights | config.weights
+    return {role: load_network(given[role], role) for role in roles}
 
 
 def _check_backend(name: str, options: BaseModel, device: torch.device) -> None:
@@ -122,5 +140,20 @@ def _check_fit(cell: Cell) -> None:
 
 
 def judge_of(cell: Cell) -> Judge:
-    """The reference regressor and oracle."""
-    return Judge(cell.weights["regressor"].network, cell.weights["oracle"].network)
+    """The reference regressor and oracle, and the filter for fresh noise where there is one."""
+    return build_judge(cell.weights, cell.config.metrics, cell.config.seed, cell.task)
+
+
+def build_judge(weights: Mapping[str, Loaded], metrics: MetricsConfig, seed: int, task: Task) -> Judge:
+    """The judge of a task's counterfactuals.
+
+    Args:
+        weights: "regressor", "oracle" and, where there is one, "ddpm".
+
+    Raises:
+        UsageError: options of the filter that do not fit its network.
+    """
+    networks = {role: weights[role].network for role in ("regressor", "oracle", "ddpm") if role in weights}
+    regressor = networks["regressor"]
+    check = build_noise_check(metrics, networks.get("ddpm"), regressor, seed, task.images.shape[1])
+    return Judge(regressor, networks["oracle"], *check)

@@ -17,7 +17,7 @@ from bench.costs import method_flops, recomputes
 from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
 from bench.images import file_name, read_image, to_float, to_uint8, write_bytes, write_png
-from bench.judge import failures, realism, sample_table, summarise
+from bench.judge import failures, judge_samples, write_table
 from bench.memory import allocation_errors, is_out_of_memory, peak_memory_mib, release
 from bench.progress import Display
 from bench.record import CellRecord, Journal, now, read_cell, write_json
@@ -271,18 +271,20 @@ class CellRun:
             raise RunError(f"every sample failed ({reason}); check the weights of {roles}")
         self.display.phase("computing metrics", len(self.rows))
         tolerance = self.cell.options[self.cell.method].tolerance
-        frame = sample_table(self.cell.task, self.rows, self.images, tolerance)
         metrics = self.cell.config.metrics
-        self.record.summary = summarise(frame, self.cell.id, metrics.bootstrap_seed)
-        extra, notes = realism(self.judge, self.cell.task, frame, self.inputs, self.images, metrics.inception_weights)
-        self.record.summary |= extra
-        self.record.notes |= notes
-        self.record.failures = failures(frame)
+
+        def show(done: int, total: int) -> None:
+            self.display.phase(f"judging under fresh noise {done}/{total}", len(self.rows))
+
+        judged = judge_samples(
+            self.judge, self.cell.task, self.rows, self.folder, self.inputs, tolerance, metrics, show
+        )
+        self.record.summary = judged.summary
+        self.record.notes |= judged.notes
+        self.record.failures = failures(judged.frame)
         if self.session is not None:
-            self._note_figures(self.session, frame)
-        temporary = self.folder / "samples.parquet.tmp"
-        frame.to_parquet(temporary, index=False)
-        temporary.replace(self.folder / "samples.parquet")
+            self._note_figures(self.session, judged.frame)
+        write_table(judged.frame, self.folder)
         self._close("ok", None)
 
     def _close(self, status: str, error: str | None) -> None:

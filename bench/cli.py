@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from bench import __version__, cli_gates
+from bench import __version__, cli_gates, cli_records
 from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
@@ -66,7 +66,7 @@ def run(
         suite, errors = run_suite(built, given, folder, fresh, display)
         display.phase("writing the page and the MLflow copy")
         page, store = _publish(suite, folder, built)
-    _print_suite(suite)
+    cli_records.print_suite(suite)
     typer.echo(f"record  {folder / 'suite.json'}\npage    {page}\nMLflow  {store}")
     if json_output:
         typer.echo(suite.model_dump_json())
@@ -95,18 +95,6 @@ def _publish(suite: Any, folder: Path, built: Any) -> tuple[str, str]:
     return str(page), f"{tracker.uri} (look with `python -m bench ui`)"
 
 
-def _print_suite(suite: Any) -> None:
-    from rich.console import Console
-
-    from reports.tables import terminal_table
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(terminal_table(suite))
-    for cell in suite.cells:
-        for key, reason in cell.notes.items():
-            console.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
-
-
 @app.command()
 @configured()
 def validate(built: Any, given: dict[str, Any]) -> None:
@@ -133,34 +121,9 @@ def list_components(
         typer.echo(line)
 
 
-@app.command()
-def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> None:
-    """Print the table of a recorded suite."""
-    from bench.record import read_suite
-
-    _print_suite(read_suite(folder))
-
-
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
-    grid: Annotated[
-        Optional[Path], typer.Option("--grid", help="Also write a picture grid of all of them to this PNG.")
-    ] = None,
-    results: Annotated[
-        Optional[Path], typer.Option("--results", help="Also write the figures by method to this JSON file.")
-    ] = None,
-) -> None:
-    """Write the HTML pages of recorded suites again."""
-    from reports.page import write_page
-    from reports.results import write_grid, write_results
-
-    for folder in folders:
-        typer.echo(write_page(folder))
-        if results is not None:
-            typer.echo(write_results(folder, results))
-    if grid is not None:
-        typer.echo(write_grid(folders, grid))
+app.command()(cli_records.show)
+app.command()(cli_records.report)
+app.command()(cli_records.judge)
 
 
 @app.command()

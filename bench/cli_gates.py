@@ -92,42 +92,65 @@ def compare(
         float, typer.Option("--tolerance", min=1.0, help="A slowdown beyond this factor is a regression.")
     ] = 1.05,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="A/B/B/A rounds, where backends are measured.")] = 10,
+    pair: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--pair", metavar="BASE=NEW", help="Compare two methods on the same images; records only; repeatable."
+        ),
+    ] = None,
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", metavar="JSON", help="Also write the comparison to this file.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Compare records of one machine, or measure backends against each other, interleaved.
 
     Exit 1 when something regressed or is missing, 3 when the records are not comparable.
     """
-    from bench.compare import is_record
+    from bench.compare import is_record, parse_pairs
+    from bench.images import write_bytes
 
+    pairs = parse_pairs(pair or [])
     given_kinds = {name: is_record(name) for name in (base, *new)}
     if all(given_kinds.values()):
-        document, verdicts = _compare_records(built, base, new, tolerance)
+        document, verdicts = _compare_records(built, base, new, tolerance, pairs)
+    elif pairs:
+        raise UsageError("--pair compares methods of recorded suites; give folders of records")
     elif not any(given_kinds.values()):
         document, verdicts = _compare_backends(built, base, new, tolerance, rounds)
     else:
         records = ", ".join(name for name, recorded in given_kinds.items() if recorded)
         others = ", ".join(name for name, recorded in given_kinds.items() if not recorded)
         raise UsageError(f"{records} is a record and {others} is none; give only folders of records or only backends")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(output, (json.dumps(document, indent=2) + "\n").encode())
+        typer.echo(f"written {output}")
     if json_output:
-        typer.echo(document)
+        typer.echo(json.dumps(document))
     if verdicts & {"regressed", "missing"}:
         raise typer.Exit(1)
 
 
-def _compare_records(built: Any, base: str, new: list[str], tolerance: float) -> tuple[str, set[str]]:
+def _compare_records(
+    built: Any, base: str, new: list[str], tolerance: float, pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Any], set[str]]:
     from bench.compare import compare_records
-    from reports.gates import comparison_table
+    from reports.gates import comparison_table, rate_lines
 
-    found = [compare_records(Path(base), Path(name), tolerance, built.verify) for name in new]
+    found = [compare_records(Path(base), Path(name), tolerance, built.verify, pairs) for name in new]
     console = _console()
     for comparison in found:
         console.print(comparison_table(comparison))
+        for line in rate_lines(comparison) if pairs else []:
+            typer.echo(line)
     verdicts = {comparison.verdict for comparison in found}
-    return json.dumps({"kind": "records", "comparisons": [c.model_dump(mode="json") for c in found]}), verdicts
+    return {"kind": "records", "comparisons": [c.model_dump(mode="json") for c in found]}, verdicts
 
 
-def _compare_backends(built: Any, base: str, new: list[str], tolerance: float, rounds: int) -> tuple[str, set[str]]:
+def _compare_backends(
+    built: Any, base: str, new: list[str], tolerance: float, rounds: int
+) -> tuple[dict[str, Any], set[str]]:
     from backends import BACKENDS
     from bench.registry import suggestion
 
@@ -149,4 +172,4 @@ def _compare_backends(built: Any, base: str, new: list[str], tolerance: float, r
     for name, flags in found.flags.items():
         typer.echo(f"{name}: timing flagged: {'; '.join(flags)}")
     verdicts = {verdict for phase in found.phases for verdict in phase.verdicts.values()}
-    return json.dumps({"kind": "interleaved", **found.model_dump(mode="json")}), verdicts
+    return {"kind": "interleaved", **found.model_dump(mode="json")}, verdicts

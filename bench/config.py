@@ -27,12 +27,17 @@ class MetricsConfig(BaseModel):
     Attributes:
         inception_weights: clean-fid's Inception TorchScript file or its folder; empty: look in its cache.
         bootstrap_seed: of the intervals' resamples.
+        noise_draws: fresh filter noises that every saved counterfactual is tested under; 0 leaves that out.
+        filter_respacing, filter_depth: of that filter; the defaults are the paper's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     inception_weights: str = ""
     bootstrap_seed: int = 0
+    noise_draws: int = Field(4, ge=0)
+    filter_respacing: str = "50"
+    filter_depth: int = Field(5, ge=1)
 
 
 class TrackingConfig(BaseModel):

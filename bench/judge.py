@@ -1,7 +1,7 @@
 """Judging saved counterfactuals: predictions on the PNG that was written, then every metric."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from bench.config import MetricsConfig
 from bench.datasets.base import Task
 from bench.errors import RunError, UsageError
 from bench.images import BadImage, read_image, to_float
+from bench.noise_check import NoiseCheck
 from bench.registry import resolve
 from methods import noise
 from metrics import SAMPLE_METRICS
@@ -30,14 +32,21 @@ SUMMARY_KEYS = {
     "background_mae": "quality/background_mae",
     "change_l1": "sparsity/change_l1",
 }
+NOISE_KEY = "validity/noise_success_rate"
 
 
 @dataclass
 class Judge:
-    """The reference networks, eager and in float32 whatever backend searched."""
+    """The reference networks, eager and in float32 whatever backend searched.
+
+    Attributes:
+        noise_check: tests saved images under fresh filter noise; None where that cannot be done, for `noise_reason`.
+    """
 
     regressor: nn.Module
     oracle: nn.Module
+    noise_check: NoiseCheck | None = None
+    noise_reason: str = ""
 
     @torch.no_grad()
     def predict(self, pixels: np.ndarray) -> tuple[float, float]:
@@ -73,13 +82,72 @@ class Judge:
             )
 
 
-def sample_table(task: Task, rows: list[dict[str, Any]], images: Path, tolerance: float) -> pd.DataFrame:
-    """One row a sample in the task's order, with every per-sample metric."""
+@dataclass(frozen=True)
+class Judged:
+    """What a finished cell is worth: its table of samples, its summary, and why a figure is missing."""
+
+    frame: pd.DataFrame
+    summary: dict[str, Estimate]
+    notes: dict[str, str]
+
+
+def judge_samples(
+    judge: Judge,
+    task: Task,
+    rows: list[dict[str, Any]],
+    cell: Path,
+    inputs: Path,
+    tolerance: float,
+    metrics: MetricsConfig,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Judged:
+    """Every metric of a finished cell, from its saved images.
+
+    Args:
+        rows: a recorded row for every sample of the task.
+        cell: the cell's folder, named after its id.
+        inputs: folder of the originals.
+        report: called with (done, total) while images are tested under fresh noise.
+
+    Raises:
+        RunError: a saved image is gone or damaged.
+    """
+    images = cell / "images"
+    draws = noise_predictions(judge, task, rows, images, report)
+    frame = sample_table(task, rows, images, tolerance, draws)
+    extra, notes = realism(judge, task, frame, inputs, images, metrics.inception_weights)
+    summary = summarise(frame, cell.name, metrics.bootstrap_seed) | extra
+    notes[NOISE_KEY] = judge.noise_reason if judge.noise_check is None else judge.noise_check.describe()
+    return Judged(frame, summary, notes)
+
+
+def noise_predictions(
+    judge: Judge, task: Task, rows: list[dict[str, Any]], images: Path, report: Callable[[int, int], None]
+) -> np.ndarray | None:
+    """r(F(x'; noise)) of every sample in the task's order, (N, K); None where the judge has no check."""
+    if judge.noise_check is None:
+        return None
+    by_id = {row["id"]: row for row in rows}
+    saved = (
+        None if by_id[name]["failure"] else _pixels(images / by_id[name]["image"], task.images.shape[1])
+        for name in task.ids
+    )
+    return judge.noise_check.predict_all(task.ids, saved, report)
+
+
+def sample_table(
+    task: Task, rows: list[dict[str, Any]], images: Path, tolerance: float, draws: np.ndarray | None = None
+) -> pd.DataFrame:
+    """One row a sample in the task's order, with every per-sample metric.
+
+    Args:
+        draws: predictions under fresh noise, (N, K), of `noise_predictions`.
+    """
     by_id = {row["id"]: row for row in rows}
     ordered = [by_id[name] for name in task.ids]
     size = task.images.shape[1:3]
     saved = [
-        np.full((3, *size), np.nan, np.float32) if row["failure"] else _saved(images / row["image"], size[0])
+        np.full((3, *size), np.nan, np.float32) if row["failure"] else to_float(_pixels(images / row["image"], size[0]))
         for row in ordered
     ]
     frame = pd.DataFrame(ordered)
@@ -91,19 +159,25 @@ def sample_table(task: Task, rows: list[dict[str, Any]], images: Path, tolerance
         oracle=frame["oracle"].to_numpy(np.float64),
         mask=task.masks,
         tolerance=tolerance,
+        noise_predictions=draws,
     )
     if task.attribute is not None:
         frame["attribute"] = task.attribute
-    for name in SAMPLE_METRICS:
-        values = resolve(SAMPLE_METRICS, name, "metric")(measured)
-        if values is not None:
-            frame[name] = values
+    for name, values in metric_columns(measured).items():
+        frame[name] = values
     return frame
 
 
-def _saved(path: Path, size: int) -> np.ndarray:
+def metric_columns(measured: Measured) -> dict[str, np.ndarray]:
+    """Every per-sample metric that can be computed: name -> (N,)."""
+    found = {name: resolve(SAMPLE_METRICS, name, "metric")(measured) for name in SAMPLE_METRICS}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _pixels(path: Path, size: int) -> np.ndarray:
+    """A saved image as it was written, uint8 (H, W, 3)."""
     try:
-        return to_float(read_image(path, size))
+        return read_image(path, size)
     except BadImage as error:
         raise RunError(f"{error}; remove the line from samples.jsonl or use --fresh") from error
 
@@ -125,6 +199,8 @@ def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimat
     summary["throughput/valid_per_second"] = ratio_estimate(valid, seconds, generator, "1/s")
     if valid.any():
         summary["throughput/seconds_per_valid"] = ratio_estimate(seconds, valid, generator, "s")
+    if "noise_success" in frame:  # last, so that the other intervals are those of a record without it
+        summary[NOISE_KEY] = mean_estimate(frame["noise_success"].to_numpy(), generator, "fraction")
     return summary
 
 
@@ -137,7 +213,7 @@ def realism(
     count = int(kept.sum())
     size = task.images.shape[1]
     saved = (
-        np.stack([_saved(images / name, size) for name in frame["image"][kept]])
+        np.stack([to_float(_pixels(images / name, size)) for name in frame["image"][kept]])
         if count
         else np.empty((0, 3, size, size))
     )
@@ -161,6 +237,13 @@ def realism(
             value, notes["realism/fid"] = None, str(error)
         summary["realism/fid"] = Estimate(value=value, n=count)
     return summary, notes
+
+
+def write_table(frame: pd.DataFrame, cell: Path) -> None:
+    """Write samples.parquet whole or not at all."""
+    temporary = cell / "samples.parquet.tmp"
+    frame.to_parquet(temporary, index=False)
+    temporary.replace(cell / "samples.parquet")
 
 
 def failures(frame: pd.DataFrame) -> dict[str, int]:

@@ -2,6 +2,8 @@
 
 METHODS: dict[str, str] = {
     "ac-re": "methods.ac_re:AcRe",
+    "ac-re-gn": "methods.ac_re_gn:AcReGn",
     "diffae-re": "methods.diffae_re:DiffAeRe",
+    "diffae-re-gn": "methods.diffae_re_gn:DiffAeReGn",
 }
 """Method name -> "module:class"; classes are imported only when asked for."""

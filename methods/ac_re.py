@@ -11,6 +11,7 @@ sample, not to the batch; the loss is summed over samples.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from pydantic import Field, field_validator
@@ -23,20 +24,17 @@ from methods.diffusion import ddpm
 from methods.diffusion.schedule import Schedule
 
 
-class AcReConfig(MethodConfig):
-    """Defaults: the paper's Square settings (run_square_mirror.sh of the published code).
+class FilterConfig(MethodConfig):
+    """Options of the filter and the refinement.
 
     Attributes:
         respacing: the 1,000-step process is respaced to this many steps.
         depth: tau, how many of them F uses.
-        step_size: of a sign step, in [0, 1] image units.
         threshold, dilation: of the refinement mask.
     """
 
-    max_steps: int = Field(100, ge=1)
     respacing: str = "50"
     depth: int = Field(5, ge=1)
-    step_size: float = Field(2 / 255, gt=0)
     threshold: float = Field(0.15, ge=0)
     dilation: int = Field(5, ge=1)
 
@@ -48,13 +46,24 @@ class AcReConfig(MethodConfig):
         return value
 
 
+class AcReConfig(FilterConfig):
+    """Defaults: the paper's Square settings (run_square_mirror.sh of the published code).
+
+    Attributes:
+        step_size: of a sign step, in [0, 1] image units.
+    """
+
+    max_steps: int = Field(100, ge=1)
+    step_size: float = Field(2 / 255, gt=0)
+
+
 class AcRe(Method):
     """State: original, image (the point x of the search), target, key, step."""
 
     name = "ac-re"
     options = AcReConfig
     networks = ("ddpm",)
-    config: AcReConfig
+    config: FilterConfig
     denoiser: nn.Module
     regressor: nn.Module
     schedule: Schedule
@@ -89,18 +98,20 @@ class AcRe(Method):
         return self.regressor(ddpm.filter_image(self.denoiser, self.schedule, image, self.config.depth, draws))
 
     def step(self, state: State) -> StepResult:
+        config = cast(AcReConfig, self.config)
         image = state["image"].detach().requires_grad_(True)
         prediction = self._prediction(image, state["key"], state["step"])
         loss = (prediction - state["target"]).square().sum()
         gradient = torch.autograd.grad(loss, image)[0]
         prediction = prediction.detach()
-        moves = ~reached(prediction, state["target"], self.config.tolerance)
-        moved = (state["image"] - self.config.step_size * gradient.sign()).clamp(0, 1)
+        done = reached(prediction, state["target"], config.tolerance)
+        moves = ~done
+        moved = (state["image"] - config.step_size * gradient.sign()).clamp(0, 1)
         update = {
             "image": torch.where(per_slot(moves, moved), moved, state["image"]),
             "step": state["step"] + moves,
         }
-        return StepResult(state | update, prediction)
+        return StepResult(state | update, prediction, done)
 
     @torch.no_grad()
     def refine(self, state: State) -> Tensor:

@@ -65,11 +65,26 @@ class StepResult(NamedTuple):
 
     Attributes:
         state: the next state; a slot that reached its target is unchanged but for its output.
-        prediction: r at the point the step started from, float32 (B,).
+        prediction: r at the point the step started from, or of the best candidate so far where the method
+            keeps one; float32 (B,).
+        done: bool (B,), slots whose search is over: the stopping rule is met, or there is nothing left to gain.
     """
 
     state: State
     prediction: Tensor
+    done: Tensor
+
+
+class Confirmation(NamedTuple):
+    """The second look at finished counterfactuals.
+
+    Attributes:
+        accepted: bool (B,); the others go on searching from `state`.
+        state: as given, but for what the rejected ones have to do differently.
+    """
+
+    accepted: Tensor
+    state: State
 
 
 class Method(ABC):
@@ -111,15 +126,39 @@ class Method(ABC):
     def refine(self, state: State) -> Tensor:
         """The counterfactuals of finished samples, (B, 3, H, W) in [0, 1], without gradients."""
 
+    @torch.no_grad()
+    def confirm(self, state: State, image: Tensor) -> Confirmation:
+        """Look at refined counterfactuals once more, before they are saved.
+
+        As in the published code, none is rejected unless a method says otherwise.
+
+        Args:
+            image: what `refine` returned.
+        """
+        return Confirmation(torch.ones(len(image), dtype=torch.bool, device=image.device), state)
+
+    def retarget(self, state: State, target: Tensor) -> State:
+        """Go on from solved samples to other reference values.
+
+        Args:
+            target: float32 (B,).
+        """
+        return state | {"target": target, "step": torch.zeros_like(state["step"])}
+
     @property
     @abstractmethod
     def cost(self) -> dict[str, Evaluations]:
-        """Denoiser calls a sample of "encode", "step" and "refine"."""
+        """Denoiser calls a sample of "encode", "step" and "refine" (`refine` and `confirm` together)."""
 
 
 def reached(prediction: Tensor, target: Tensor, tolerance: float) -> Tensor:
     """bool (B,): the stopping rule; never true for NaN."""
     return (prediction - target).abs() <= tolerance
+
+
+def quantised(image: Tensor) -> Tensor:
+    """The image as it will be saved, in 8 bits: clipped and rounded in value, with the gradient of the identity."""
+    return image + ((image.clamp(0, 1) * 255).round() / 255 - image).detach()
 
 
 def per_slot(flag: Tensor, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ judged on the saved image. The paper says 250 inversion steps while its code ran
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from pydantic import Field
@@ -22,13 +23,23 @@ from methods.diffusion import ddim, ddpm
 from methods.diffusion.schedule import Schedule
 
 
-class DiffAeReConfig(MethodConfig):
+class LatentConfig(MethodConfig):
+    """Options of the autoencoder.
+
+    Attributes:
+        decoding_steps, inversion_steps: of the DDIM decoder and of its inversion.
+    """
+
+    decoding_steps: int = Field(10, ge=1)
+    inversion_steps: int = Field(250, ge=1)
+
+
+class DiffAeReConfig(LatentConfig):
     """Defaults: the paper's settings.
 
     Attributes:
         lr, beta1, beta2, epsilon: of Adam.
         distance_weight: of the l1 distance between codes.
-        decoding_steps, inversion_steps: of the DDIM decoder and of its inversion.
     """
 
     max_steps: int = Field(200, ge=1)
@@ -37,8 +48,6 @@ class DiffAeReConfig(MethodConfig):
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
     distance_weight: float = Field(1e-5, ge=0)
-    decoding_steps: int = Field(10, ge=1)
-    inversion_steps: int = Field(250, ge=1)
 
 
 class _Encoder(nn.Module):
@@ -58,7 +67,7 @@ class DiffAeRe(Method):
     name = "diffae-re"
     options = DiffAeReConfig
     networks = ("diffae",)
-    config: DiffAeReConfig
+    config: LatentConfig
     denoiser: nn.Module
     encoder: nn.Module
     regressor: nn.Module
@@ -96,22 +105,23 @@ class DiffAeRe(Method):
         }
 
     def step(self, state: State) -> StepResult:
+        config = cast(DiffAeReConfig, self.config)
         z = state["z"].detach().requires_grad_(True)
         decoded = ddim.ddim_decode(self.denoiser, self.decoding, state["x_T"], z)
         # Clipped in value only, as published: the gradient passes where a pixel is outside [0, 1].
         image = decoded + (decoded.clamp(0, 1) - decoded).detach()
         prediction = self.regressor(image)
         distance = (z - state["z_original"]).abs().sum(dim=1)
-        loss = (prediction - state["target"]).square() + self.config.distance_weight * distance
+        loss = (prediction - state["target"]).square() + config.distance_weight * distance
         gradient = torch.autograd.grad(loss.sum(), z)[0]
         prediction = prediction.detach()
-        moves = ~reached(prediction, state["target"], self.config.tolerance)
-        update = self._adam(state, gradient, moves)
-        return StepResult(state | update | {"output": image.detach()}, prediction)
+        done = reached(prediction, state["target"], config.tolerance)
+        update = self._adam(state, gradient, ~done)
+        return StepResult(state | update | {"output": image.detach()}, prediction, done)
 
     def _adam(self, state: State, gradient: Tensor, moves: Tensor) -> State:
         """One Adam step (Kingma and Ba 2015) of the slots that move; each has its own step count."""
-        config = self.config
+        config = cast(DiffAeReConfig, self.config)
         count = (state["step"] + 1).to(gradient.dtype)[:, None]
         moment1 = config.beta1 * state["moment1"] + (1 - config.beta1) * gradient
         moment2 = config.beta2 * state["moment2"] + (1 - config.beta2) * gradient.square()
@@ -125,6 +135,10 @@ class DiffAeRe(Method):
             "moment2": torch.where(chosen, moment2, state["moment2"]),
             "step": state["step"] + moves,
         }
+
+    def retarget(self, state: State, target: Tensor) -> State:
+        fresh = {key: torch.zeros_like(state[key]) for key in ("moment1", "moment2")}
+        return super().retarget(state, target) | fresh
 
     @torch.no_grad()
     def refine(self, state: State) -> Tensor:

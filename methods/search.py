@@ -10,20 +10,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Evaluations, Method, State, reached
+from methods.base import Batch, Confirmation, Evaluations, Method, State, reached
 
 
 class Sample(NamedTuple):
-    """What is to be explained: image float32 (3, H, W) in [0, 1], and the reference value."""
+    """What is to be explained: image float32 (3, H, W) in [0, 1], and the reference value.
+
+    `then` are further reference values, solved one after the other as a continuation: each starts from the
+    solution before it. Every value gives an outcome of its own.
+    """
 
     id: str
     image: Tensor
     target: float
+    then: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Outcome:
     """One finished search.
 
     Attributes:
+        target: the reference value.
         image: the counterfactual, float32 (3, H, W) in [0, 1], on the CPU.
         steps: updates made.
         reached: whether the search's own last prediction met the tolerance (validity is judged elsewhere,
@@ -42,6 +48,7 @@ class Outcome:
     """
 
     id: str
+    target: float
     image: Tensor
     steps: int
     reached: bool
@@ -103,6 +110,9 @@ class _Job:
     iterations: int = 0
     prediction: float = float("nan")
     hit: bool = False
+    done: bool = False
+    continued: bool = False
+    refinements: int = 0
     failure: str | None = None
 
 
@@ -148,11 +158,11 @@ class SlotSearch:
             exhausted = not any(places) and not ready
             while len(done) >= self.slots or (exhausted and done):
                 batch = [done.popleft() for _ in range(min(self.slots, len(done)))]
-                yield from self._refine(batch)
-            if exhausted and not self._encode(source, ready):
+                yield from self._refine(batch, ready)
+            if exhausted and not ready and not self._encode(source, ready):
                 return
 
-    def _timed(self, phase: str, call: Callable[[], object]) -> tuple[object, float]:
+    def _timed(self, phase: str, call: Callable[[], Any]) -> tuple[Any, float]:
         synchronise(self.method.device)
         begun = time.perf_counter()
         result = call()
@@ -211,14 +221,14 @@ class SlotSearch:
         statistics.busy_slots += len(active)
         tolerance = self.method.config.tolerance
         hit = reached(result.prediction, result.state["target"], tolerance).tolist()
-        prediction = result.prediction.tolist()
+        prediction, over = result.prediction.tolist(), result.done.tolist()
         finite = _finite_rows(result.state) & torch.isfinite(result.prediction)
         for slot, (job, ok) in enumerate(zip(places, finite.tolist(), strict=True)):
             if job is None:
                 continue
             job.seconds += elapsed / len(active)
             job.iterations += 1
-            job.prediction, job.hit = prediction[slot], hit[slot]
+            job.prediction, job.hit, job.done = prediction[slot], hit[slot], over[slot]
             if not ok:
                 job.failure = job.failure or f"nonfinite@step {job.iterations}"
         steps = max(job.iterations for job in active)
@@ -230,33 +240,60 @@ class SlotSearch:
         for slot, job in enumerate(places):
             if job is None:
                 continue
-            if job.hit or job.failure or job.iterations >= self.method.config.max_steps:
+            if job.done or job.failure or job.iterations >= self.method.config.max_steps:
                 job.state = _rows(state, [slot])
                 done.append(job)
                 places[slot] = None
         return state
 
-    def _refine(self, batch: list[_Job]) -> Iterator[Outcome]:
+    def _refine(self, batch: list[_Job], ready: deque[_Job]) -> Iterator[Outcome]:
+        """Refine a batch; what the method rejects, and what has further targets, goes back to `ready`."""
         padded = batch + [batch[-1]] * (self.slots - len(batch))
         self.on_event(Event("refining", len(batch), len(batch), finished=self._finished))
         joined = {key: torch.cat([job.state[key] for job in padded]) for key in batch[0].state}
-        images, elapsed = self._timed("refine", lambda: self.method.refine(joined))
-        cost = self.method.cost
-        for job, image in zip(batch, images.cpu(), strict=False):
+
+        def refine() -> tuple[Tensor, Confirmation]:
+            refined = self.method.refine(joined)
+            return refined, self.method.confirm(joined, refined)
+
+        (images, confirmation), elapsed = self._timed("refine", refine)
+        accepted = confirmation.accepted.tolist()
+        for row, (job, image) in enumerate(zip(batch, images.cpu(), strict=False)):
+            job.seconds += elapsed / len(batch)
+            job.refinements += 1
+            job.state = _rows(confirmation.state, [row])
             if not torch.isfinite(image).all():
                 job.failure = job.failure or "nonfinite@refine"
-            self._finished += 1
-            yield Outcome(
-                id=job.sample.id,
-                image=image,
-                steps=int(job.state["step"][0]),
-                reached=job.hit,
-                prediction=job.prediction,
-                failure=job.failure,
-                evaluations=cost["encode"] + cost["step"].times(job.iterations) + cost["refine"],
-                seconds=job.seconds + elapsed / len(batch),
-                latency=time.perf_counter() - job.entered,
-            )
+            if not accepted[row] and not job.failure and job.iterations < self.method.config.max_steps:
+                ready.append(job)
+                continue
+            yield self._outcome(job, image)
+            if job.sample.then:
+                ready.append(self._next_target(job))
+
+    def _outcome(self, job: _Job, image: Tensor) -> Outcome:
+        self._finished += 1
+        cost = self.method.cost
+        evaluations = cost["step"].times(job.iterations) + cost["refine"].times(job.refinements)
+        return Outcome(
+            id=job.sample.id,
+            target=job.sample.target,
+            image=image,
+            steps=int(job.state["step"][0]),
+            reached=job.hit,
+            prediction=job.prediction,
+            failure=job.failure,
+            evaluations=evaluations if job.continued else cost["encode"] + evaluations,
+            seconds=job.seconds,
+            latency=time.perf_counter() - job.entered,
+        )
+
+    def _next_target(self, job: _Job) -> _Job:
+        """The job of a sample's next reference value; a failed one keeps its failure."""
+        sample = job.sample._replace(target=job.sample.then[0], then=job.sample.then[1:])
+        target = torch.full_like(job.state["target"], sample.target)
+        state = self.method.retarget(job.state, target)
+        return _Job(sample, state, time.perf_counter(), continued=True, failure=job.failure)
 
 
 def _rows(state: State, index: list[int]) -> State:

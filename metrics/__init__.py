@@ -8,5 +8,7 @@ SAMPLE_METRICS: dict[str, str] = {
     "square_mae": "metrics.square:square_error",
     "background_mae": "metrics.square:background_error",
     "change_l1": "metrics.sparsity:change_l1",
+    "noise_success": "metrics.validity:noise_success",
+    "noise_prediction": "metrics.validity:noise_prediction",
 }
 """Metric name -> "module:function" of Measured -> float64 (N,), NaN where a sample has no counterfactual."""

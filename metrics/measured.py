@@ -16,6 +16,8 @@ class Measured:
         oracle: o(x'), float64 (N,), or None without an oracle.
         mask: bool (N, H, W), True on the square, or None where the data has none.
         tolerance: of the validity rule.
+        noise_predictions: r(F(x'; noise)) under K fresh draws of the filter's noise, float64 (N, K), NaN for a failed
+            sample; or None where they were not made.
     """
 
     original: np.ndarray
@@ -25,3 +27,4 @@ class Measured:
     oracle: np.ndarray | None
     mask: np.ndarray | None
     tolerance: float
+    noise_predictions: np.ndarray | None = None

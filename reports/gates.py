@@ -2,7 +2,8 @@
 
 from rich.table import Table
 
-from bench.compare import Comparison, Metric
+from bench.compare import Comparison
+from bench.compare_metrics import Metric
 from bench.config import VerifyConfig
 from bench.interleave import Measured
 from bench.verify import VerifyRecord
@@ -82,6 +83,20 @@ def comparison_table(comparison: Comparison) -> Table:
             table.add_row(name, metric.name, *_figures(metric), f"{metric.verdict}{note}")
             name = ""
     return table
+
+
+def rate_lines(comparison: Comparison) -> list[str]:
+    """How many times more valid counterfactuals a second NEW makes: one line a cell."""
+    lines = []
+    for cell in comparison.cells:
+        for metric in cell.metrics:
+            if metric.name != "seconds per valid" or not metric.value:
+                continue
+            known = metric.low is not None and metric.high is not None
+            interval = f" [{1 / metric.high:.2f}, {1 / metric.low:.2f}]" if known else ""
+            note = f" ({metric.note})" if metric.note else ""
+            lines.append(f"{cell.base} -> {cell.new}: {1 / metric.value:.2f}x{interval} valid per second{note}")
+    return lines
 
 
 def _figures(metric: Metric) -> tuple[str, str, str, str]:

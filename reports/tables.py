@@ -10,6 +10,7 @@ from metrics.intervals import Estimate
 
 COLUMNS: list[tuple[str, str, int]] = [
     ("success", "validity/success_rate", 3),
+    ("success, fresh noise", "validity/noise_success_rate", 3),
     ("|r-target|", "validity/prediction_mae", 3),
     ("oracle-target", "validity/oracle_target_mae", 3),
     ("oracle-r", "validity/oracle_regressor_mae", 3),

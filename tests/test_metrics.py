@@ -10,8 +10,16 @@ from metrics import SAMPLE_METRICS
 from metrics.frechet import INCEPTION_FILE, frechet_distance, inception_folder
 from metrics.intervals import mean_estimate, ratio_estimate
 from metrics.measured import Measured
+from metrics.paired import paired_difference
 from metrics.square import background_error, square_error
-from metrics.validity import oracle_regressor_error, oracle_target_error, prediction_error, valid
+from metrics.validity import (
+    noise_prediction,
+    noise_success,
+    oracle_regressor_error,
+    oracle_target_error,
+    prediction_error,
+    valid,
+)
 
 
 def measured(**changes: object) -> Measured:
@@ -51,7 +59,28 @@ def test_a_failed_sample_is_not_valid_and_not_dropped() -> None:
 def test_metrics_without_ground_truth_are_absent() -> None:
     m = measured(mask=None, oracle=None)
     absent = {name for name in SAMPLE_METRICS if resolve(SAMPLE_METRICS, name, "metric")(m) is None}
-    assert absent == {"square_mae", "background_mae", "oracle_target_mae", "oracle_regressor_mae"}
+    given = {"square_mae", "background_mae", "oracle_target_mae", "oracle_regressor_mae"}
+    assert absent == given | {"noise_success", "noise_prediction"}
+
+
+def test_success_under_fresh_noise_is_a_share_of_draws() -> None:
+    draws = np.array([[0.86, 0.94, 0.84, 0.96], [0.22, np.nan, np.nan, np.nan]])
+    m = measured(noise_predictions=draws)
+    np.testing.assert_array_equal(noise_success(m), [0.5, 0.25])
+    np.testing.assert_allclose(noise_prediction(m), [0.9, np.nan])
+    failed = measured(noise_predictions=np.full((2, 4), np.nan))
+    np.testing.assert_array_equal(noise_success(failed), [0, 0])
+
+
+def test_a_paired_difference_has_the_pairs_precision() -> None:
+    generator = np.random.default_rng(3)
+    base = generator.normal(0, 5, 200)
+    value, low, high = paired_difference(base + generator.normal(0.3, 0.1, 200), base, generator)
+    assert low < value < high
+    assert (low, high) == (pytest.approx(0.3 - 0.0117, abs=0.01), pytest.approx(0.3 + 0.0117, abs=0.01))
+    assert high - low < 0.04  # unpaired, it would be some 1.6 wide
+    assert paired_difference(base[:9], base[:9] - 1, generator) == (pytest.approx(1), None, None)
+    assert paired_difference(np.array([]), np.array([]), generator) == (None, None, None)
 
 
 def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:

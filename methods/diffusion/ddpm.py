@@ -4,6 +4,7 @@ Images are float32 in [0, 1] at the door; the network sees [-1, 1]. All function
 alone: nothing is reduced over the batch.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -88,10 +89,7 @@ def filter_image(network: nn.Module, schedule: Schedule, image: Tensor, depth: i
     """
     x = q_sample(schedule, to_network(image), depth - 1, noise[:, 0])
     for draw, step in enumerate(reversed(range(depth)), start=1):
-        reverse = p_mean_variance(network, schedule, x, step)
-        x = reverse.mean
-        if step > 0:
-            x = x + torch.exp(0.5 * reverse.log_variance) * noise[:, draw]
+        x = _reverse_sample(network, schedule, x, step, noise[:, draw] if step > 0 else None)
     return to_image(x)
 
 
@@ -111,6 +109,54 @@ def keep_mask(image: Tensor, pre_explanation: Tensor, threshold: float, dilation
     return (dilated < threshold).to(image.dtype)
 
 
+def repaint(
+    network: nn.Module,
+    schedule: Schedule,
+    image: Tensor,
+    pre_explanation: Tensor,
+    keep: Tensor,
+    depth: int,
+    noise: Tensor,
+    differentiated: Collection[int] | None = None,
+) -> Tensor:
+    """Denoise the pre-explanation, keeping the original where `keep` is 1; differentiable in the pre-explanation.
+
+    ACE section 3.3 (Jeanneret et al. 2023), after RePaint (Lugmayr et al. 2022). With keep = 0 everywhere it is
+    the filter F.
+
+    Args:
+        image, pre_explanation: (B, 3, H, W) in [0, 1].
+        keep: (B, 1, H, W), 0 or 1.
+        noise: (B, 2 * depth, 3, H, W); draw 0 the forward jump, draws 1..depth the noised originals,
+            the rest the reverse steps.
+        differentiated: reverse steps whose Jacobian is computed, all by default. The others pass the gradient on
+            as if they left x_0 where it is, and are run without storing anything.
+
+    Returns:
+        (B, 3, H, W), in [0, 1] up to the posterior mean's rounding.
+    """
+    original = to_network(image)
+    x = q_sample(schedule, to_network(pre_explanation), depth - 1, noise[:, 0])
+    for index, step in enumerate(reversed(range(depth))):
+        x = x * (1 - keep) + keep * q_sample(schedule, original, step, noise[:, 1 + index])
+        draw = noise[:, 1 + depth + index] if step > 0 else None
+        if differentiated is None or step in differentiated:
+            x = _reverse_sample(network, schedule, x, step, draw)
+        else:
+            with torch.no_grad():
+                moved = _reverse_sample(network, schedule, x, step, draw)
+            # x_t = sqrt(signal) x_0 + ..., so x_0 reaches x_{t-1} magnified by the ratio of the signals.
+            growth = float(schedule.alphas_cumprod_prev[step] / schedule.alphas_cumprod[step]) ** 0.5
+            x = moved + growth * (x - x.detach())
+    return to_image(x * (1 - keep) + keep * original)
+
+
+def _reverse_sample(network: nn.Module, schedule: Schedule, x: Tensor, step: int, draw: Tensor | None) -> Tensor:
+    """A sample of p(x_{t-1} | x_t); its mean without a draw, as at the last step."""
+    reverse = p_mean_variance(network, schedule, x, step)
+    return reverse.mean if draw is None else reverse.mean + torch.exp(0.5 * reverse.log_variance) * draw
+
+
 def refine(
     network: nn.Module,
     schedule: Schedule,
@@ -121,26 +167,13 @@ def refine(
     dilation: int,
     noise: Tensor,
 ) -> Tensor:
-    """RePaint-like refinement: denoise the pre-explanation, keeping the original where the change is small.
-
-    ACE section 3.3 (Jeanneret et al. 2023), after RePaint (Lugmayr et al. 2022).
+    """RePaint-like refinement: `repaint` where the dilated change is at least `threshold`.
 
     Args:
-        image, pre_explanation: (B, 3, H, W) in [0, 1].
         threshold, dilation: 0.15 and an odd kernel size.
-        noise: (B, 2 * depth, 3, H, W); draw 0 the forward jump, draws 1..depth the noised originals,
-            the rest the reverse steps.
 
     Returns:
         The counterfactual, (B, 3, H, W) in [0, 1].
     """
     keep = keep_mask(image, pre_explanation, threshold, dilation)
-    original = to_network(image)
-    x = q_sample(schedule, to_network(pre_explanation), depth - 1, noise[:, 0])
-    for index, step in enumerate(reversed(range(depth))):
-        x = x * (1 - keep) + keep * q_sample(schedule, original, step, noise[:, 1 + index])
-        reverse = p_mean_variance(network, schedule, x, step)
-        x = reverse.mean
-        if step > 0:
-            x = x + torch.exp(0.5 * reverse.log_variance) * noise[:, 1 + depth + index]
-    return to_image(x * (1 - keep) + keep * original).clamp(0, 1)
+    return repaint(network, schedule, image, pre_explanation, keep, depth, noise).clamp(0, 1)

@@ -93,6 +93,16 @@ class Schedule:
         full = np.cumprod(1.0 - beta_schedule(noise_schedule, steps))
         return cls(timesteps, full[timesteps], 1000.0 / steps if rescale_timesteps else 1.0)
 
+    def truncated(self, depth: int) -> "Schedule":
+        """The `depth` least noisy steps.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if depth > len(self):
+            raise ValueError(f"depth {depth} is more than the {len(self)} steps of the process")
+        return Schedule(self.timesteps[:depth], self.alphas_cumprod[:depth], self.timestep_scale)
+
     def __len__(self) -> int:
         return len(self.timesteps)
 

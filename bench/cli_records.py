@@ -1,0 +1,72 @@
+"""The verbs that read finished records: `show`, `report` and `judge`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+
+def print_suite(suite: Any) -> None:
+    """The final table of a suite, and its notes."""
+    from rich.console import Console
+
+    from reports.tables import terminal_table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(terminal_table(suite))
+    for cell in suite.cells:
+        for key, reason in cell.notes.items():
+            console.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
+
+
+def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> None:
+    """Print the table of a recorded suite."""
+    from bench.record import read_suite
+
+    print_suite(read_suite(folder))
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    grid: Annotated[
+        Optional[Path], typer.Option("--grid", help="Also write a picture grid of all of them to this PNG.")
+    ] = None,
+    results: Annotated[
+        Optional[Path], typer.Option("--results", help="Also write the figures by method to this JSON file.")
+    ] = None,
+) -> None:
+    """Write the HTML pages of recorded suites again."""
+    from reports.page import write_page
+    from reports.results import write_grid, write_results
+
+    for folder in folders:
+        typer.echo(write_page(folder))
+        if results is not None:
+            typer.echo(write_results(folder, results))
+    if grid is not None:
+        typer.echo(write_grid(folders, grid))
+
+
+def judge(
+    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    draws: Annotated[
+        Optional[int],
+        typer.Option("--draws", min=0, help="Fresh filter noises an image, instead of the recorded number."),
+    ] = None,
+) -> None:
+    """Compute every metric of finished cells again, from their saved images and without a search."""
+    from bench.progress import Display
+
+    with Display() as display:
+        display.begin("starting", 0)
+        display.phase("importing PyTorch")
+        from bench.rejudge import rejudge
+        from reports.page import write_page
+
+        suites = []
+        for folder in folders:
+            suites.append(rejudge(folder, draws, display))
+            write_page(folder)
+    for suite in suites:
+        print_suite(suite)

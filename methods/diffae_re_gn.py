@@ -1,0 +1,158 @@
+"""Diff-AE-RE with Gauss-Newton steps: the semantic code moves as little as the *image* allows.
+
+Encoder, decoder and codes are those of Diff-AE-RE (methods/diffae_re.py); four things differ.
+
+1. A step is the smallest change of z_sem that brings the prediction to the reference value, to first order
+   (methods/minimal_norm.py), instead of a fixed rate for every dimension.
+2. "Smallest" is meant in the image: with J the decoder's Jacobian, the metric is J^T J + lambda, estimated from
+   k random projections J^T v when a sample is encoded. In the plain norm of the code a step moves whatever
+   direction of z_sem the decoder reacts to most, which is the background.
+3. x_T is the fixed point of the very decoder that is used (`ddim.fixed_point_invert`).
+4. Predictions are made on the quantised image, which is what is saved.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from methods import noise
+from methods.base import Batch, Evaluations, Report, State, StepResult, quantised
+from methods.diffae_re import DiffAeRe, LatentConfig
+from methods.diffusion import ddim, ddpm
+from methods.diffusion.gradient_path import differentiated_steps
+from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, restart
+from methods.regression import shifted_prediction
+
+
+class DiffAeReGnConfig(StepRuleConfig, LatentConfig):
+    """Options.
+
+    Attributes:
+        cap: largest Euclidean length of a step of z_sem.
+        inversion: of x_T, "fixed-point" of the decoder or "ddim" as published.
+        inversion_iterations: network calls for each decoder step of "fixed-point".
+        metric: of the smallest step, "sensitivity" (of the image to z_sem) or "identity".
+        probes: random projections that estimate the sensitivity.
+        probe_step: the decoding step whose Jacobian they take, with this many less noisy ones.
+        probe_damping: lambda over the trace of the estimate.
+    """
+
+    cap: float = Field(1.0, gt=0)
+    depth: int = Field(10, ge=1)
+    inversion: Literal["fixed-point", "ddim"] = "fixed-point"
+    inversion_iterations: int = Field(3, ge=1)
+    metric: Literal["sensitivity", "identity"] = "sensitivity"
+    probes: int = Field(16, ge=1)
+    probe_step: int = Field(3, ge=0)
+    probe_damping: float = Field(0.005, gt=0)
+
+
+class DiffAeReGn(DiffAeRe):
+    """State: that of the step rule (the point is z_sem), x_T and the probes J^T v, (B, k, D)."""
+
+    name = "diffae-re-gn"
+    options = DiffAeReGnConfig
+    config: DiffAeReGnConfig  # type: ignore[assignment]
+    differentiated: frozenset[int]
+
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
+        super().check(networks)
+        config = self.config
+        self.decoding = self.decoding.truncated(config.depth)
+        self.differentiated = differentiated_steps(config.gradient, config.depth)
+        if config.metric == "sensitivity" and config.probe_step >= config.decoding_steps:
+            raise ValueError(f"probe_step {config.probe_step} is not one of the {config.decoding_steps} decoding steps")
+
+    @torch.no_grad()
+    def encode(self, batch: Batch, report: Report) -> State:
+        config = self.config
+        z_sem = self.encoder(ddpm.to_network(batch.image))
+        if config.inversion == "ddim":
+            x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report)
+        else:
+            x_T = ddim.fixed_point_invert(
+                self.denoiser, self.decoding, batch.image, z_sem, config.inversion_iterations, report
+            )
+        state = initial_state(z_sem, batch.image, batch.target, config.cap) | {"x_T": x_T}
+        if config.metric == "sensitivity":
+            keys = noise.sample_keys(self.seed, batch.ids, "diffae-re-gn/probes", self.device)
+            state["probes"] = self._probes(x_T, z_sem, keys)
+        return state
+
+    def _probes(self, x_T: Tensor, z_sem: Tensor, keys: Tensor) -> Tensor:
+        """J^T v / sqrt(k) for k standard-normal images v, J = dx_0/dz_sem at one decoding step: (B, k, D)."""
+        config = self.config
+        x = ddim.decode_until(self.denoiser, self.decoding, x_T, z_sem, config.probe_step)
+        rows = []
+        for probe in range(config.probes):
+            draw = noise.normal(keys, torch.full_like(keys, probe), 1, x.shape[1:])[:, 0]
+            with torch.enable_grad():
+                z = z_sem.detach().requires_grad_(True)
+                x_0 = ddim.predict_xstart(self.denoiser, self.decoding, x, z, config.probe_step)
+                rows.append(torch.autograd.grad((x_0 * draw).sum(), z)[0])
+        return torch.stack(rows, dim=1) / config.probes**0.5
+
+    def _geometry(self, state: State) -> Geometry:
+        if self.config.metric == "identity":
+            return Geometry(lambda gradient: gradient, _euclidean)
+        return Geometry(sensitivity_direction(state["probes"], self.config.probe_damping), _euclidean)
+
+    def step(self, state: State) -> StepResult:
+        z = state["point"].detach().requires_grad_(True)
+        decoded = ddim.ddim_decode(self.denoiser, self.decoding, state["x_T"], z, self.differentiated)
+        image = quantised(decoded)
+        prediction = shifted_prediction(self.regressor, image, self.config.translation)
+        gradient = torch.autograd.grad(prediction.sum(), z)[0]
+        found = Evaluation(prediction.detach(), gradient, image.detach())
+        update, done = advance(self.config, self._geometry(state), state, found)
+        return StepResult(update, update["prediction"], done)
+
+    @torch.no_grad()
+    def refine(self, state: State) -> Tensor:
+        return state["output"]
+
+    def retarget(self, state: State, target: Tensor) -> State:
+        everyone = torch.ones_like(target, dtype=torch.bool)
+        update = restart(state, target, self.config.cap, everyone)
+        return update | {"target": target, "step": torch.zeros_like(state["step"])}
+
+    @property
+    def cost(self) -> dict[str, Evaluations]:
+        config = self.config
+        decode = config.depth
+        inversion = config.inversion_steps if config.inversion == "ddim" else decode * config.inversion_iterations
+        encode = Evaluations(inversion, 0)
+        if config.metric == "sensitivity":
+            encode += Evaluations(decode - 1 - config.probe_step + config.probes, config.probes)
+        return {
+            "encode": encode,
+            "step": Evaluations(decode, len(differentiated_steps(config.gradient, decode))),
+            "refine": Evaluations(0, 0),
+        }
+
+
+def _euclidean(step: Tensor) -> Tensor:
+    return step.flatten(1).norm(dim=1)
+
+
+def sensitivity_direction(probes: Tensor, damping: float) -> Callable[[Tensor], Tensor]:
+    """(A^T A + lambda)^-1 g for A of shape (B, k, D), through Woodbury's identity with k x k systems.
+
+    Args:
+        damping: lambda over the trace of A^T A.
+    """
+    gram = probes @ probes.mT
+    trace = gram.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)
+    lam = damping * trace
+    system = gram + torch.diag_embed(lam[:, None].expand(-1, probes.shape[1]))
+    factor = torch.linalg.cholesky(system)
+
+    def direction(gradient: Tensor) -> Tensor:
+        inner = torch.cholesky_solve((probes @ gradient[:, :, None]), factor)
+        # Scaled by lambda: only the direction matters, and it equals g where nothing was probed.
+        return gradient - (probes.mT @ inner)[:, :, 0]
+
+    return direction
