@@ -134,6 +134,9 @@ class CompileBackend(Backend):
         self._graphs = counters["stats"]["unique_graphs"]
         # Inductor's own default is a folder that restarts empty; a warm one saves most of the build.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "inductor"))
+        # Backward graphs that overwrite what the forward pass stored run only once, and methods take several
+        # pull-backs of one call. PyTorch asks for this setting when a graph is compiled and again when it runs.
+        torch._functorch.config.donated_buffer = False
 
     @staticmethod
     def unavailable() -> str | None:

@@ -7,13 +7,15 @@ Encoder, decoder and codes are those of Diff-AE-RE (methods/diffae_re.py); four 
 2. "Smallest" is meant in the image: with J the decoder's Jacobian, the metric is J^T J + lambda, estimated from
    k random projections J^T v when a sample is encoded. In the plain norm of the code a step moves whatever
    direction of z_sem the decoder reacts to most, which is the background.
-3. x_T is the fixed point of the very decoder that is used (`ddim.fixed_point_invert`).
+3. The image is encoded to an intermediate noise level and decoded from there: what z_sem has to say about the
+   attribute is said in the last steps, and the background never leaves the stochastic code.
 4. Predictions are made on the quantised image, which is what is saved.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,7 +34,11 @@ class DiffAeReGnConfig(StepRuleConfig, LatentConfig):
 
     Attributes:
         cap: largest Euclidean length of a step of z_sem.
-        inversion: of x_T, "fixed-point" of the decoder or "ddim" as published.
+        depth: how many of the decoder's steps are used, the least noisy ones: the image is encoded to that noise
+            level instead of to x_T, and decoded from there.
+        inversion: of the stochastic code, "ddim" as published, or the "fixed-point" of the very decoder that is
+            used, which reconstructs better and edits worse.
+        inversion_steps: of "ddim" over all noise levels; those up to the decoder's depth are made.
         inversion_iterations: network calls for each decoder step of "fixed-point".
         metric: of the smallest step, "sensitivity" (of the image to z_sem) or "identity".
         probes: random projections that estimate the sensitivity.
@@ -40,13 +46,16 @@ class DiffAeReGnConfig(StepRuleConfig, LatentConfig):
         probe_damping: lambda over the trace of the estimate.
     """
 
-    cap: float = Field(1.0, gt=0)
-    depth: int = Field(10, ge=1)
-    inversion: Literal["fixed-point", "ddim"] = "fixed-point"
-    inversion_iterations: int = Field(3, ge=1)
+    aim: float = Field(0.03, gt=0)
+    cap: float = Field(0.7, gt=0)
+    patience: int = Field(3, ge=1)
+    depth: int = Field(4, ge=1)
+    inversion: Literal["fixed-point", "ddim"] = "ddim"
+    inversion_steps: int = Field(30, ge=1)
+    inversion_iterations: int = Field(2, ge=1)
     metric: Literal["sensitivity", "identity"] = "sensitivity"
-    probes: int = Field(16, ge=1)
-    probe_step: int = Field(3, ge=0)
+    probes: int = Field(8, ge=1)
+    probe_step: int = Field(2, ge=0)
     probe_damping: float = Field(0.005, gt=0)
 
 
@@ -63,15 +72,15 @@ class DiffAeReGn(DiffAeRe):
         config = self.config
         self.decoding = self.decoding.truncated(config.depth)
         self.differentiated = differentiated_steps(config.gradient, config.depth)
-        if config.metric == "sensitivity" and config.probe_step >= config.decoding_steps:
-            raise ValueError(f"probe_step {config.probe_step} is not one of the {config.decoding_steps} decoding steps")
+        if config.metric == "sensitivity" and config.probe_step >= config.depth:
+            raise ValueError(f"probe_step {config.probe_step} is not one of the {config.depth} decoding steps")
 
     @torch.no_grad()
     def encode(self, batch: Batch, report: Report) -> State:
         config = self.config
         z_sem = self.encoder(ddpm.to_network(batch.image))
         if config.inversion == "ddim":
-            x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report)
+            x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report, self._moves())
         else:
             x_T = ddim.fixed_point_invert(
                 self.denoiser, self.decoding, batch.image, z_sem, config.inversion_iterations, report
@@ -82,17 +91,24 @@ class DiffAeReGn(DiffAeRe):
             state["probes"] = self._probes(x_T, z_sem, keys)
         return state
 
+    def _moves(self) -> int:
+        """Steps of DDIM inversion up to the noise level that the decoder starts from."""
+        if self.config.depth == self.config.decoding_steps:
+            return len(self.inversion)
+        return int(np.searchsorted(self.inversion.timesteps, self.decoding.timesteps[-1]))
+
     def _probes(self, x_T: Tensor, z_sem: Tensor, keys: Tensor) -> Tensor:
         """J^T v / sqrt(k) for k standard-normal images v, J = dx_0/dz_sem at one decoding step: (B, k, D)."""
         config = self.config
         x = ddim.decode_until(self.denoiser, self.decoding, x_T, z_sem, config.probe_step)
         rows = []
-        for probe in range(config.probes):
-            draw = noise.normal(keys, torch.full_like(keys, probe), 1, x.shape[1:])[:, 0]
-            with torch.enable_grad():
-                z = z_sem.detach().requires_grad_(True)
-                x_0 = ddim.predict_xstart(self.denoiser, self.decoding, x, z, config.probe_step)
-                rows.append(torch.autograd.grad((x_0 * draw).sum(), z)[0])
+        with torch.enable_grad():
+            z = z_sem.detach().requires_grad_(True)
+            x_0 = ddim.predict_xstart(self.denoiser, self.decoding, x, z, config.probe_step)
+            for probe in range(config.probes):
+                draw = noise.normal(keys, torch.full_like(keys, probe), 1, x.shape[1:])[:, 0]
+                again = probe + 1 < config.probes
+                rows.append(torch.autograd.grad((x_0 * draw).sum(), z, retain_graph=again)[0])
         return torch.stack(rows, dim=1) / config.probes**0.5
 
     def _geometry(self, state: State) -> Geometry:
@@ -123,10 +139,10 @@ class DiffAeReGn(DiffAeRe):
     def cost(self) -> dict[str, Evaluations]:
         config = self.config
         decode = config.depth
-        inversion = config.inversion_steps if config.inversion == "ddim" else decode * config.inversion_iterations
+        inversion = self._moves() if config.inversion == "ddim" else decode * config.inversion_iterations
         encode = Evaluations(inversion, 0)
         if config.metric == "sensitivity":
-            encode += Evaluations(decode - 1 - config.probe_step + config.probes, config.probes)
+            encode += Evaluations(decode - config.probe_step, config.probes)
         return {
             "encode": encode,
             "step": Evaluations(decode, len(differentiated_steps(config.gradient, decode))),

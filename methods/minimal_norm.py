@@ -20,7 +20,6 @@ from torch import Tensor
 from methods.base import MethodConfig, State, per_slot
 from methods.diffusion.gradient_path import PATTERN
 
-
 PROGRESS = 0.9
 """A step that leaves more than this share of the error has not helped."""
 

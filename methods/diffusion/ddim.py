@@ -24,6 +24,7 @@ def ddim_invert(
     image: Tensor,
     z_sem: Tensor,
     report: Callable[[int, int], None] | None = None,
+    moves: int | None = None,
 ) -> Tensor:
     """The stochastic code x_T of an image.
 
@@ -32,15 +33,16 @@ def ddim_invert(
         image: (B, 3, H, W) in [0, 1].
         z_sem: (B, D).
         report: called with (done, total) after each step.
+        moves: stop after as many steps, at the signal level of step `moves`.
 
     Returns:
         x_T, (B, 3, H, W), roughly standard normal.
     """
-    x = image * 2 - 1
-    for step in range(len(schedule)):
+    x, moves = image * 2 - 1, len(schedule) if moves is None else moves
+    for step in range(moves):
         x = _ddim_move(network, schedule, x, z_sem, step, float(schedule.alphas_cumprod_next[step]))
         if report is not None:
-            report(step + 1, len(schedule))
+            report(step + 1, moves)
     return x
 
 
