@@ -19,6 +19,7 @@ from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
 from bench.judge import Judge
 from bench.noise_check import build_noise_check
+from bench.paths import expand
 from bench.record import SCHEMA
 from bench.registry import resolve
 from methods import METHODS, noise
@@ -46,7 +47,7 @@ class Cell:
 
     def facts(self) -> dict[str, Any]:
         """What can move a number; the batch size moves timings only."""
-        return {
+        facts = {
             "schema": SCHEMA,
             "version": __version__,
             "dataset": self.dataset,
@@ -61,6 +62,9 @@ class Cell:
             "weights": {role: loaded.sha256 for role, loaded in self.weights.items()},
             "options": {name: options.model_dump(mode="json") for name, options in self.options.items()},
         }
+        if self.config.targets:  # absent otherwise: a record of the dataset's own targets stays resumable
+            facts |= {"targets": list(self.config.targets), "path": self.config.path}
+        return facts
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
@@ -85,7 +89,7 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     weights = load_weights(config, source, dict.fromkeys(roles))
     if weights["regressor"].sha256 == weights["oracle"].sha256:
         raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
-    task = source.load(config.limit)
+    task = expand(source.load(config.limit), config.targets)
     identity = f"{dataset}--{method}--{backend}--s{config.seed}"
     cell = Cell(identity, config, dataset, method, backend, device, task, weights, options)
     _check_fit(cell)

@@ -16,16 +16,17 @@ from bench.cell import Cell, fingerprint, judge_of
 from bench.costs import method_flops, recomputes
 from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
-from bench.images import file_name, read_image, to_float, to_uint8, write_bytes, write_png
+from bench.images import file_name, read_image, to_uint8, write_bytes, write_png
 from bench.judge import failures, judge_samples, write_table
 from bench.memory import allocation_errors, is_out_of_memory, peak_memory_mib, release
+from bench.paths import CONTINUATION, Plan
 from bench.progress import Display
 from bench.record import CellRecord, Journal, now, read_cell, write_json
 from bench.registry import resolve
 from bench.timings import Session, build_figures, peak_figures, rate_figures, step_figures, work_figures
 from methods import METHODS
 from methods.base import Method
-from methods.search import Event, Outcome, Sample, SlotSearch
+from methods.search import Event, Outcome, SlotSearch
 
 
 class CellRun:
@@ -43,6 +44,7 @@ class CellRun:
         self.judge = judge_of(cell)
         self.rows: list[dict[str, Any]] = []
         self.session: Session | None = None
+        self.plan = Plan(cell.task, cell.config.path, lambda pixels: self.judge.predict(pixels)[0])
         facts = cell.facts()
         self.record = CellRecord(
             id=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend, seed=cell.config.seed,
@@ -103,7 +105,8 @@ class CellRun:
 
     def _write_inputs(self) -> None:
         self.inputs.mkdir(parents=True, exist_ok=True)
-        for name, pixels in zip(self.cell.task.ids, self.cell.task.images, strict=True):
+        originals = dict(zip(self.plan.sources, self.cell.task.images, strict=True))
+        for name, pixels in originals.items():
             write_png(self.inputs / file_name(name), pixels)
 
     def _search(self) -> None:
@@ -151,17 +154,14 @@ class CellRun:
         timings["timing_flags"] = list(dict.fromkeys([*timings.get("timing_flags", []), *reasons]))
 
     def _search_slots(self, session: Session) -> None:
-        task, timings = self.cell.task, self.record.timings
+        timings = self.record.timings
         begun = time.perf_counter()
         try:
             method, backend = self._prepare(session.slots)
         finally:
             timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
         search = SlotSearch(method, session.slots, self._show(len(self.rows)), self.cell.config.refill)
-        samples = (
-            Sample(task.ids[i], torch.from_numpy(to_float(task.images[i])), float(task.targets[i]))
-            for i in self._open_samples()
-        )
+        samples = (self.plan.sample(path) for path in self.plan.paths(self._open_samples()))
         session.statistics, session.report, session.recomputed = search.statistics, backend.report, recomputes(backend)
         session.meter.start()
         begun = time.perf_counter()
@@ -199,15 +199,18 @@ class CellRun:
     def _record(self, outcome: Outcome) -> None:
         """Image first, then predictions on the image as saved, then the line that proves it."""
         begun = time.perf_counter()
-        name, task = file_name(outcome.id), self.cell.task
-        index = task.ids.index(outcome.id)
+        task, index = self.cell.task, self.plan.row(outcome)
+        if any(row["id"] == task.ids[index] for row in self.rows):
+            return  # the start of a continuation that was interrupted further on
+        name = file_name(task.ids[index])
         row: dict[str, Any] = {
-            "id": outcome.id,
+            "id": task.ids[index],
+            **({"source": outcome.id} if task.sources else {}),
             "image": name,
-            "input": name,
+            "input": file_name(outcome.id),
             "sha256": None,
             "target": float(task.targets[index]),
-            "start": self.judge.predict(task.images[index])[0],
+            "start": self.plan.start(index),
             "prediction": float("nan"),
             "oracle": float("nan"),
             "search_prediction": outcome.prediction,
@@ -259,6 +262,8 @@ class CellRun:
             return
         networks = {role: loaded.network for role, loaded in cell.weights.items()}
         flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
+        if cell.config.path == CONTINUATION:
+            self.record.notes["timings/model_tflop"] = "counts an encoding for every row; a continuation has one a path"
         timings |= work_figures(session, flops, frame["backward"].to_list(), timings["step_median_s"])
         peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
         timings |= peaks

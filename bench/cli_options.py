@@ -23,8 +23,21 @@ LimitOption = Annotated[Optional[int], typer.Option("--limit", help="Images a da
 SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all noise.")]
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Slots of the search.")]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")]
+TargetOption = Annotated[
+    Optional[str], typer.Option("--target", metavar="V,V,...", help="Reference values in [0, 1] for every image.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as the last line.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs, where the MLflow store lives.")]
+
+
+def _reference_values(text: str) -> list[float]:
+    """ "0.2,0.4" to [0.2, 0.4]; their range is the configuration's business."""
+    from bench.errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"targets: --target {text!r} is not a list of numbers like 0.2,0.4 ({error})") from error
 
 
 def _configure(
@@ -35,6 +48,7 @@ def _configure(
     seed: SeedOption = None,
     batch_size: BatchOption = None,
     device: DeviceOption = None,
+    target: TargetOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
 ) -> tuple[Any, dict[str, Any]]:
@@ -49,6 +63,7 @@ def _configure(
         "seed": seed,
         "batch_size": batch_size,
         "device": device,
+        "targets": None if target is None else _reference_values(target),
     }
     given = {key: value for key, value in flags.items() if value is not None and value != []}
     built = build_config(config, assignments or [], given)

@@ -5,9 +5,9 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backends import BACKENDS
 from bench.datasets import DATASETS
@@ -102,6 +102,9 @@ class RunConfig(BaseModel):
         refill: give a finished sample's slot to the next one at once; otherwise, as in the published code,
             a batch stays until all of it is done.
         device: "auto", "cpu" or "cuda".
+        targets: reference values in [0, 1] that every image is explained for, instead of the dataset's own target.
+        path: how these are solved: each from the image ("independent"), or each from the solution before it, away
+            from the image's own prediction ("continuation").
         weights: paths that replace shipped weights, by role.
         options: option tables of datasets, methods and backends, by component name.
     """
@@ -116,6 +119,8 @@ class RunConfig(BaseModel):
     batch_size: int = Field(8, ge=1, le=1024)
     refill: bool = True
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    targets: tuple[float, ...] = ()
+    path: Literal["independent", "continuation"] = "independent"
     weights: dict[str, str] = {}
     metrics: MetricsConfig = MetricsConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -128,6 +133,23 @@ class RunConfig(BaseModel):
         if not names:
             raise ValueError("at least one is needed")
         return tuple(dict.fromkeys(names))
+
+    @field_validator("targets")
+    @classmethod
+    def _reference_values(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
+        for value in targets:
+            if not 0 <= value <= 1:
+                raise ValueError(f"{value} is outside [0, 1]")
+        if len({f"{value:g}" for value in targets}) < len(targets):
+            raise ValueError("a value is there twice; they have to differ in six digits")
+        return tuple(sorted(targets))
+
+    @field_validator("path")
+    @classmethod
+    def _path_of_targets(cls, path: str, info: ValidationInfo) -> str:
+        if path == "continuation" and info.data.get("targets") == ():
+            raise ValueError("a continuation goes through several reference values; give them with --target")
+        return path
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bench.datasets.base import Task
 from bench.errors import RunError, UsageError
 from bench.images import BadImage, read_image, to_float
 from bench.noise_check import NoiseCheck
+from bench.paths import path_figures, summarise_paths
 from bench.registry import resolve
 from methods import noise
 from metrics import SAMPLE_METRICS
@@ -117,6 +118,14 @@ def judge_samples(
     frame = sample_table(task, rows, images, tolerance, draws)
     extra, notes = realism(judge, task, frame, inputs, images, metrics.inception_weights)
     summary = summarise(frame, cell.name, metrics.bootstrap_seed) | extra
+    if task.sources is not None:
+        size = task.images.shape[1]
+        figures = path_figures(task, frame, lambda name: to_float(_pixels(images / name, size)))
+        summary |= summarise_paths(figures, cell.name, metrics.bootstrap_seed)
+        notes["path"] = (
+            f"{len(task.ids)} rows of {len(figures)} images; intervals of path/ rest on images, "
+            "all others take an image's rows for independent"
+        )
     notes[NOISE_KEY] = judge.noise_reason if judge.noise_check is None else judge.noise_check.describe()
     return Judged(frame, summary, notes)
 
@@ -132,7 +141,8 @@ def noise_predictions(
         None if by_id[name]["failure"] else _pixels(images / by_id[name]["image"], task.images.shape[1])
         for name in task.ids
     )
-    return judge.noise_check.predict_all(task.ids, saved, report)
+    # Named after the image: whichever other values were asked for, a counterfactual meets the same draws.
+    return judge.noise_check.predict_all(task.sources or task.ids, saved, report)
 
 
 def sample_table(

@@ -164,7 +164,8 @@ def sensitivity_direction(probes: Tensor, damping: float) -> Callable[[Tensor], 
     trace = gram.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)
     lam = damping * trace
     system = gram + torch.diag_embed(lam[:, None].expand(-1, probes.shape[1]))
-    factor = torch.linalg.cholesky(system)
+    # A sample with NaN spoils its own system only, and is found out by its step.
+    factor = torch.linalg.cholesky_ex(system).L
 
     def direction(gradient: Tensor) -> Tensor:
         inner = torch.cholesky_solve((probes @ gradient[:, :, None]), factor)

@@ -11,10 +11,10 @@ same step towards a class boundary. Nothing here knows what the point is: pixels
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from methods.base import MethodConfig, State, per_slot
@@ -50,6 +50,12 @@ class StepRuleConfig(MethodConfig):
     patience: int = Field(4, ge=1)
     gradient: str = Field("all", pattern=PATTERN)
     translation: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _aim_within_tolerance(self) -> Self:
+        if self.aim > self.tolerance:
+            raise ValueError(f"aim {self.aim:g} is larger than tolerance {self.tolerance:g}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from backends.base import BackendConfig
 from backends.eager import EagerBackend
-from methods import noise
-from methods.ac_re import AcRe
+from bench.registry import resolve
+from methods import METHODS, noise
 from methods.base import Batch, Method, MethodConfig
-from methods.diffae_re import DiffAeRe
 from methods.diffusion.adm import AdmConfig, AdmUNet
 from methods.diffusion.diffae import DiffAe, DiffAeConfig
 from methods.search import Sample
@@ -105,10 +104,14 @@ def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
     def make(
         name: str, slots: int, seed: int = 0, replace: dict[str, nn.Module] | None = None, **options: object
     ) -> Method:
-        cls = {"ac-re": AcRe, "diffae-re": DiffAeRe}[name]
+        cls = resolve(METHODS, name, "method")
         defaults: dict[str, object] = {"max_steps": 12, "tolerance": 0.004}
         if name == "diffae-re":
             defaults |= {"inversion_steps": 10, "lr": 0.4}
+        if name.endswith("-gn"):
+            defaults |= {"aim": 0.001}
+        if name == "diffae-re-gn":  # the random decoder says little in its last steps
+            defaults |= {"depth": 10, "inversion_steps": 10, "cap": 5.0}
         config: MethodConfig = cls.options(**(defaults | options))
         method = cls(config, seed, CPU)
         method.prepare(networks | (replace or {}), EagerBackend(BackendConfig(), CPU), slots)

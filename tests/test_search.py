@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import methods
 from backends.base import BackendConfig
 from backends.eager import EagerBackend
 from bench.checkpoints import load_network
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.images import to_float
-from methods.ac_re import AcRe
+from bench.registry import resolve
 from methods.base import Method
-from methods.diffae_re import DiffAeRe
 from methods.search import Event, Outcome, Sample, SlotSearch
 from tests.conftest import CPU, reachable, toy_samples
 
-METHODS = ["ac-re", "diffae-re"]
+METHODS = ["ac-re", "ac-re-gn", "diffae-re", "diffae-re-gn"]
 
 
 def search(method: Method, samples: list[Sample], slots: int) -> dict[str, Outcome]:
@@ -66,7 +66,7 @@ def test_the_seed_and_the_sample_id_decide_the_noise(name: str, make_method: Cal
     other = search(make_method(name, 2, seed=1), samples, 2)
     assert all(torch.equal(first[key].image, again[key].image) for key in first)
     changed = [not torch.equal(first[key].image, other[key].image) for key in first]
-    assert all(changed) if name == "ac-re" else not any(changed)
+    assert not any(changed) if name == "diffae-re" else all(changed)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -138,8 +138,8 @@ def test_a_batch_of_zero_slots_is_refused(make_method: Callable[..., Method]) ->
 @pytest.mark.parametrize("name", METHODS)
 def test_shipped_networks_in_float32_agree_across_batch_sizes(name: str) -> None:
     """Convolutions round differently at another batch size; nothing else may differ."""
-    cls = {"ac-re": AcRe, "diffae-re": DiffAeRe}[name]
-    few = {"max_steps": 12} if name == "ac-re" else {"max_steps": 4, "inversion_steps": 20}
+    cls = resolve(methods.METHODS, name, "method")
+    few = {"diffae-re": {"max_steps": 4, "inversion_steps": 20}, "ac-re": {"max_steps": 12}}.get(name, {"max_steps": 3})
     roles = ("regressor", *cls.networks)
     shipped = {role: load_network(f"square-{role}", role).network for role in roles}
     task = SquareDataset(SquareConfig()).load(4)

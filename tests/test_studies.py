@@ -148,7 +148,6 @@ def test_figures_of_codes_and_decoders(networks: dict[str, nn.Module], monkeypat
 
 def test_every_variant_has_options_that_its_method_takes(networks: dict[str, nn.Module]) -> None:
     listed = read_variants()
-    assert len(listed) == 37
     for variant in listed:
         config_of(variant, FLAGS, [])
         cls = resolve(METHODS, variant.method, "method")

@@ -18,6 +18,7 @@ from bench.config import RunConfig, component_options
 from bench.datasets.base import Task
 from bench.images import to_float, to_uint8
 from bench.networks import RegressorConfig, SquareRegressor
+from bench.paths import expand
 from bench.progress import Display
 from bench.record import CellRecord
 from bench.registry import resolve
@@ -28,6 +29,16 @@ from tests.conftest import CPU, randomise, toy_samples
 OPTIONS: dict[str, dict[str, Any]] = {
     "ac-re": {"max_steps": 8, "tolerance": 0.004, "depth": 3},
     "diffae-re": {"max_steps": 8, "tolerance": 0.004, "inversion_steps": 5, "decoding_steps": 4, "lr": 0.4},
+    "ac-re-gn": {"max_steps": 8, "tolerance": 0.004, "aim": 0.003, "depth": 3},
+    "diffae-re-gn": {
+        "max_steps": 8,
+        "tolerance": 0.004,
+        "aim": 0.003,
+        "inversion_steps": 5,
+        "decoding_steps": 4,
+        "depth": 3,
+        "probes": 2,
+    },
 }
 
 
@@ -52,6 +63,7 @@ def tiny_cell(
     start = search.step(state).prediction.numpy()
     offsets = np.array([0.006 * (1 + index % 4) * (-1) ** index for index in range(count)])
     task = Task(ids, images, (start + offsets).astype(np.float32), None, None, "toy", "toy")
+    task = expand(task, config.targets)
     weights = {role: Loaded(network, Path(f"{role}.safetensors"), role) for role, network in roles.items()}
     return Cell(f"toy--{method}--{backend}--s0", config, "toy", method, backend, CPU, task, weights, settings)
 

@@ -21,13 +21,14 @@ class Task:
     """Images to explain.
 
     Attributes:
-        ids: names the noise depends on; never positions.
+        ids: names of the rows; never positions. Noise depends on them, or on `sources` where there are any.
         images: uint8 (N, H, W, 3).
         targets: reference values, float32 (N,).
         attribute: true values, float32 (N,), or None where unknown.
         masks: bool (N, H, W), True where the attribute lives, or None where unknown.
         unit: what 1.0 of the target means, for people ("red / 255").
         digest: sha256 of ids, images and targets.
+        sources: the image of every row where each is explained for several targets (bench/paths.py), else None.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class Task:
     masks: np.ndarray | None
     unit: str
     digest: str
+    sources: tuple[str, ...] | None = None
 
 
 class Dataset(ABC):
