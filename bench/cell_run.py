@@ -264,7 +264,9 @@ class CellRun:
         flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
         if cell.config.path == CONTINUATION:
             self.record.notes["timings/model_tflop"] = "counts an encoding for every row; a continuation has one a path"
-        timings |= work_figures(session, flops, frame["backward"].to_list(), timings["step_median_s"])
+        timings |= work_figures(
+            session, flops, frame["forward"].to_list(), frame["backward"].to_list(), timings["step_median_s"]
+        )
         peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
         timings |= peaks
         if reason:

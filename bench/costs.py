@@ -83,15 +83,23 @@ class MethodFlops:
             total += self.networks["encoder"].forward
         return total
 
-    def total(self, backward_calls: Sequence[int], recomputed: bool = False) -> int:
+    def total(self, forward_calls: Sequence[int], backward_calls: Sequence[int], recomputed: bool = False) -> int:
         """Operations of whole searches.
 
+        A sample that continues from another one's solution was not encoded; its encoder call, one small network
+        once, is counted all the same.
+
         Args:
-            backward_calls: for every sample, its denoiser calls backward, as recorded.
+            forward_calls, backward_calls: for every sample, its denoiser calls, as recorded.
         """
-        steps = sum(backward_calls) // max(1, self.cost["step"].backward)
-        once = self.phase("encode", recomputed) + self.phase("refine", recomputed)
-        return len(backward_calls) * once + steps * self.phase("step", recomputed)
+        again = 1 if recomputed else 0
+        forward, backward = sum(forward_calls), sum(backward_calls)
+        denoiser, regressor = self.networks["denoiser"], self.networks["regressor"]
+        total = denoiser.forward * (forward + again * backward) + denoiser.backward * backward
+        steps = sum(max(0, calls - self.cost["encode"].backward) for calls in backward_calls)
+        steps //= max(1, self.cost["step"].backward)
+        total += steps * ((1 + again) * regressor.forward + regressor.backward)
+        return total + len(backward_calls) * (self.networks["encoder"].forward if "encoder" in self.networks else 0)
 
 
 def method_flops(method: type[Method], options: MethodConfig, networks: Mapping[str, nn.Module]) -> MethodFlops:

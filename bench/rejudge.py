@@ -20,6 +20,7 @@ from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
 from bench.images import BadImage, read_image
 from bench.judge import Judge, failures, judge_samples, write_table
+from bench.paths import expand
 from bench.progress import Display
 from bench.record import CellRecord, Journal, SuiteRecord, now, read_suite, write_json
 from bench.registry import check_name, resolve
@@ -77,9 +78,11 @@ def _load(config: RunConfig, record: CellRecord, folder: Path) -> tuple[Task, Ju
     check_name(DATASETS, record.dataset, "dataset")
     # A folder may hold cells of several commands: a cell's own options and size count.
     options = config.options | record.options
-    config = config.model_copy(update={"options": options, "limit": record.samples, "seed": record.seed})
+    targets = tuple(record.facts.get("targets", ()))
+    limit = record.samples // max(1, len(targets))
+    config = config.model_copy(update={"options": options, "limit": limit, "seed": record.seed})
     source: Dataset = resolve(DATASETS, record.dataset, "dataset")(component_options(config, "dataset", record.dataset))
-    task = source.load(config.limit)
+    task = expand(source.load(config.limit), targets)
     weights = load_weights(config, source, judging_roles(config, source))
     _check_digests(record, task, weights, folder)
     return task, build_judge(weights, config.metrics, record.seed, task), weights

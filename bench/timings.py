@@ -97,14 +97,18 @@ def rate_figures(session: Session, latencies: Sequence[float], valid: int) -> di
 
 
 def work_figures(
-    session: Session, flops: MethodFlops, backward_calls: Sequence[int], step_s: float | None
+    session: Session,
+    flops: MethodFlops,
+    forward_calls: Sequence[int],
+    backward_calls: Sequence[int],
+    step_s: float | None,
 ) -> dict[str, float | None]:
     """Operations of the whole cell, and the rate of a steady step over all of its slots.
 
     Model operations leave recomputation out, hardware operations have it.
 
     Args:
-        backward_calls: of every recorded sample.
+        forward_calls, backward_calls: of every recorded sample.
         step_s: median of a steady step.
     """
     denoiser, recomputed = flops.networks["denoiser"], session.recomputed
@@ -117,8 +121,8 @@ def work_figures(
     return {
         "denoiser_forward_gflop": denoiser.forward / 1e9,
         "denoiser_backward_gflop": denoiser.backward / 1e9,
-        "model_tflop": flops.total(backward_calls) / 1e12,
-        "hardware_tflop": _ratio(hardware(flops.total(backward_calls, bool(recomputed))), 1e12),
+        "model_tflop": flops.total(forward_calls, backward_calls) / 1e12,
+        "hardware_tflop": _ratio(hardware(flops.total(forward_calls, backward_calls, bool(recomputed))), 1e12),
         "step_model_gflop_per_s": _ratio(model_step / 1e9, step_s),
         "step_hardware_gflop_per_s": _ratio(_ratio(hardware_step, 1e9), step_s),
     }

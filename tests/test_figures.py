@@ -132,12 +132,12 @@ def test_recomputation_counts_as_hardware_work_only() -> None:
     assert FLOPS.phase("encode") == FLOPS.phase("encode", True) == 4 * 100 + 5
     assert FLOPS.phase("step") == 2 * (100 + 110) + 10 + 11
     assert FLOPS.phase("step", True) == FLOPS.phase("step") + 2 * 100 + 10
-    assert FLOPS.total([2, 6]) == 2 * FLOPS.phase("encode") + 4 * FLOPS.phase("step")
-    figures = work_figures(session(recomputed=True), FLOPS, [2, 6], 2.0)
+    assert FLOPS.total([6, 10], [2, 6]) == 2 * FLOPS.phase("encode") + 4 * FLOPS.phase("step")
+    figures = work_figures(session(recomputed=True), FLOPS, [6, 10], [2, 6], 2.0)
     assert figures["hardware_tflop"] > figures["model_tflop"]
     assert figures["step_model_gflop_per_s"] == pytest.approx(4 * FLOPS.phase("step") / 2e9)
     assert figures["step_hardware_gflop_per_s"] == pytest.approx(4 * FLOPS.phase("step", True) / 2e9)
-    unknown = work_figures(session(recomputed=None), FLOPS, [2, 6], None)
+    unknown = work_figures(session(recomputed=None), FLOPS, [6, 10], [2, 6], None)
     assert (
         unknown["hardware_tflop"] is unknown["step_hardware_gflop_per_s"] is unknown["step_model_gflop_per_s"] is None
     )

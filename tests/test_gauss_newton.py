@@ -57,7 +57,7 @@ class Saturated(nn.Module):
 @pytest.mark.parametrize("name", GAUSS_NEWTON)
 def test_a_handful_of_steps_is_enough_on_the_shipped_networks(name: str) -> None:
     task = SquareDataset(SquareConfig()).load(630)
-    rows = [100, 200, 400]  # reference values that the shipped regressor reaches
+    rows = [10, 80, 340]  # reference values that the shipped regressor reaches
     samples = [
         Sample(task.ids[row], torch.from_numpy(to_float(task.images[row])), float(task.targets[row])) for row in rows
     ]
