@@ -263,7 +263,9 @@ class CellRun:
         networks = {role: loaded.network for role, loaded in cell.weights.items()}
         flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
         if cell.config.path == CONTINUATION:
-            self.record.notes["timings/model_tflop"] = "counts an encoding for every row; a continuation has one a path"
+            self.record.notes["timings/model_tflop"] = (
+                "counts the encoder's call for every row; a continuation has one a path"
+            )
         timings |= work_figures(
             session, flops, frame["forward"].to_list(), frame["backward"].to_list(), timings["step_median_s"]
         )

@@ -65,12 +65,13 @@ def step_figures(statistics: SearchStatistics, cost: Mapping[str, Evaluations]) 
     median = _quantile(steps[1:], 0.5)
     plain = next((phase for phase in ("encode", "refine") if cost[phase].forward > cost[phase].backward == 0), None)
     forward = _quantile(statistics.calls[plain][1:], 0.5) if plain else None
+    whole = cost["step"].forward == cost["step"].backward  # every call of a step is pulled back
     return {
         "first_step_s": steps[0] if steps else None,
         "step_median_s": median,
         "step_p95_s": _quantile(steps[1:], 0.95),
         "forward_evaluation_s": _ratio(forward, cost[plain].forward) if plain else None,
-        "forward_backward_evaluation_s": _ratio(median, cost["step"].backward),
+        "forward_backward_evaluation_s": _ratio(median, cost["step"].backward) if whole else None,
         "slot_occupancy": statistics.occupancy if steps else None,
     }
 

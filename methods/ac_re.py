@@ -68,6 +68,11 @@ class AcRe(Method):
     regressor: nn.Module
     schedule: Schedule
 
+    @property
+    def differentiated_calls(self) -> int:
+        """Denoiser calls that one gradient goes through."""
+        return self.config.depth
+
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         self.schedule = networks["ddpm"].config.schedule(self.config.respacing)
         if self.config.depth > len(self.schedule):
@@ -78,7 +83,7 @@ class AcRe(Method):
         size = networks["ddpm"].config.image_size
         image = torch.zeros(slots, 3, size, size, device=self.device)
         time = ddpm.network_time(self.schedule, 0, slots, self.device)
-        self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time), self.config.depth)
+        self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time), self.differentiated_calls)
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
 
     @torch.no_grad()

@@ -60,12 +60,17 @@ _GEOMETRIES = {
 
 
 class AcReGn(AcRe):
-    """State: that of the step rule (the point is the pre-explanation), original, key, confirm_key, attempts."""
+    """State: that of the step rule (the point is the pre-explanation), original, key, confirm_key, evaluation
+    (counts noise draws), attempts, and the last candidate that fresh noise rejected."""
 
     name = "ac-re-gn"
     options = AcReGnConfig
     config: AcReGnConfig  # type: ignore[assignment]
     differentiated: frozenset[int]
+
+    @property
+    def differentiated_calls(self) -> int:
+        return len(self.differentiated)
 
     def check(self, networks: object) -> None:
         super().check(networks)  # type: ignore[arg-type]
@@ -80,12 +85,23 @@ class AcReGn(AcRe):
             "confirm_key": noise.sample_keys(self.seed, batch.ids, "ac-re-gn/confirm", self.device),
             "evaluation": torch.zeros_like(state["step"]),
             "attempts": torch.zeros_like(state["step"]),
+            "rejected_output": batch.image.clone(),
+            "rejected_prediction": torch.full_like(state["prediction"], torch.nan),
         }
 
     def step(self, state: State) -> StepResult:
         found = self._evaluate(state)
         update, done = advance(self.config, _GEOMETRIES[self.config.geometry], state, found)
-        return StepResult(update | {"evaluation": state["evaluation"] + 1}, update["prediction"], done)
+        update["evaluation"] = state["evaluation"] + 1
+        falls_back = self._falls_back(update)
+        return StepResult(update, torch.where(falls_back, update["rejected_prediction"], update["prediction"]), done)
+
+    def _falls_back(self, state: State) -> Tensor:
+        """bool (B,): a candidate that fresh noise rejected is valid all the same, and nothing since then is."""
+        target, tolerance = state["target"], self.config.tolerance
+        return reached(state["rejected_prediction"], target, tolerance) & ~reached(
+            state["prediction"], target, tolerance
+        )
 
     def _evaluate(self, state: State) -> Evaluation:
         """Prediction on the refined candidate and its gradient with respect to the pre-explanation."""
@@ -111,7 +127,8 @@ class AcReGn(AcRe):
 
     @torch.no_grad()
     def refine(self, state: State) -> Tensor:
-        return state["output"]
+        falls_back = per_slot(self._falls_back(state), state["output"])
+        return torch.where(falls_back, state["rejected_output"], state["output"])
 
     @torch.no_grad()
     def confirm(self, state: State, image: Tensor) -> Confirmation:
@@ -124,20 +141,28 @@ class AcReGn(AcRe):
             when = state["attempts"] * config.confirmations + draw
             draws = noise.normal(state["confirm_key"], when, config.depth, image.shape[1:])
             filtered.append(self.regressor(ddpm.filter_image(self.denoiser, self.schedule, image, config.depth, draws)))
-        survives = torch.stack([reached(y, target, config.tolerance) for y in filtered]).all(0)
+        survives = torch.stack([reached(y, target, config.tolerance) for y in (saved, *filtered)]).all(0)
         # What the search gave up on is not worth more steps.
-        hopeless = ~reached(saved, target, config.tolerance)
-        accepted = survives | hopeless | (state["attempts"] >= ATTEMPTS)
+        given_up = state["error"] > config.aim
+        accepted = survives | given_up | (state["attempts"] >= ATTEMPTS)
         bias = torch.stack(filtered).mean(0) - saved
-        most = max(0.0, config.tolerance - config.aim)
+        # Half of what the tolerance allows: the search may miss its goal by `aim`, and rounding takes its share.
+        most = (config.tolerance - config.aim) / 2
         goal = target - (bias / 2).clamp(-most, most)
         update = restart(state, goal, config.cap, ~accepted)
-        return Confirmation(accepted, update | {"attempts": state["attempts"] + ~accepted})
+        update["attempts"] = state["attempts"] + ~accepted
+        chosen = per_slot(~accepted, image)
+        update["rejected_output"] = torch.where(chosen, image, state["rejected_output"])
+        update["rejected_prediction"] = torch.where(accepted, state["rejected_prediction"], saved)
+        return Confirmation(accepted, update)
 
     def retarget(self, state: State, target: Tensor) -> State:
         everyone = torch.ones_like(target, dtype=torch.bool)
         update = restart(state, target, self.config.cap, everyone)
-        return super().retarget(update, target) | {"attempts": torch.zeros_like(state["attempts"])}
+        return super().retarget(update, target) | {
+            "attempts": torch.zeros_like(state["attempts"]),
+            "rejected_prediction": torch.full_like(state["rejected_prediction"], torch.nan),
+        }
 
     @property
     def cost(self) -> dict[str, Evaluations]:

@@ -74,6 +74,11 @@ class DiffAeRe(Method):
     decoding: Schedule
     inversion: Schedule
 
+    @property
+    def differentiated_calls(self) -> int:
+        """Denoiser calls that one gradient goes through."""
+        return self.config.decoding_steps
+
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         self.decoding = networks["diffae"].config.schedule(self.config.decoding_steps)
         self.inversion = networks["diffae"].config.schedule(self.config.inversion_steps)
@@ -85,7 +90,7 @@ class DiffAeRe(Method):
         time = ddpm.network_time(self.decoding, 0, slots, self.device)
         z_sem = torch.zeros(slots, network.config.style, device=self.device)
         self.encoder = backend.prepare("encoder", _Encoder(network).eval(), (image,))
-        self.denoiser = backend.prepare("denoiser", network, (image, time, z_sem), self.config.decoding_steps)
+        self.denoiser = backend.prepare("denoiser", network, (image, time, z_sem), self.differentiated_calls)
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
 
     @torch.no_grad()

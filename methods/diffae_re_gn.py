@@ -67,6 +67,10 @@ class DiffAeReGn(DiffAeRe):
     config: DiffAeReGnConfig  # type: ignore[assignment]
     differentiated: frozenset[int]
 
+    @property
+    def differentiated_calls(self) -> int:
+        return len(self.differentiated)
+
     def check(self, networks: Mapping[str, nn.Module]) -> None:
         super().check(networks)
         config = self.config
@@ -80,7 +84,7 @@ class DiffAeReGn(DiffAeRe):
         config = self.config
         z_sem = self.encoder(ddpm.to_network(batch.image))
         if config.inversion == "ddim":
-            x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report, self._moves())
+            x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report, self._inversion_end())
         else:
             x_T = ddim.fixed_point_invert(
                 self.denoiser, self.decoding, batch.image, z_sem, config.inversion_iterations, report
@@ -91,11 +95,12 @@ class DiffAeReGn(DiffAeRe):
             state["probes"] = self._probes(x_T, z_sem, keys)
         return state
 
-    def _moves(self) -> int:
-        """Steps of DDIM inversion up to the noise level that the decoder starts from."""
+    def _inversion_end(self) -> tuple[int, float]:
+        """Steps of DDIM inversion, and the signal level they end at: the one that the decoder starts from."""
         if self.config.depth == self.config.decoding_steps:
-            return len(self.inversion)
-        return int(np.searchsorted(self.inversion.timesteps, self.decoding.timesteps[-1]))
+            return len(self.inversion), 0.0
+        below = int(np.searchsorted(self.inversion.timesteps, self.decoding.timesteps[-1]))
+        return max(1, below), float(self.decoding.alphas_cumprod[-1])
 
     def _probes(self, x_T: Tensor, z_sem: Tensor, keys: Tensor) -> Tensor:
         """J^T v / sqrt(k) for k standard-normal images v, J = dx_0/dz_sem at one decoding step: (B, k, D)."""
@@ -139,7 +144,7 @@ class DiffAeReGn(DiffAeRe):
     def cost(self) -> dict[str, Evaluations]:
         config = self.config
         decode = config.depth
-        inversion = self._moves() if config.inversion == "ddim" else decode * config.inversion_iterations
+        inversion = self._inversion_end()[0] if config.inversion == "ddim" else decode * config.inversion_iterations
         encode = Evaluations(inversion, 0)
         if config.metric == "sensitivity":
             encode += Evaluations(decode - config.probe_step, config.probes)

@@ -38,7 +38,8 @@ class StepRuleConfig(MethodConfig):
             led, with the smaller radius.
         patience: steps in a row that left 90 % of the error or more, after which the search gives up.
         gradient: what it goes through, "all", "last-K" or "one-J" (`methods.diffusion.gradient_path`).
-        translation: the prediction is averaged over the candidate and its four shifts by this many pixels.
+        translation: the prediction is averaged over the candidate and its four shifts by this many pixels; the
+            stopping rule looks at the mean.
     """
 
     max_steps: int = Field(20, ge=1)
@@ -87,7 +88,7 @@ def initial_state(point: Tensor, candidate: Tensor, target: Tensor, cap: float) 
 
     Entries: point (to evaluate next); anchor, gradient, anchor_prediction (the best point so far, unless the rule
     does not backtrack); expected, length (predicted change of y and length of the last step); radius, slope;
-    goal (what r is to be; at first the target); error, output, prediction (of the best candidate); rejected
+    goal (what r is to be; at first the target); error, best_point, output, prediction (of the best candidate); rejected
     (steps in a row without progress).
     """
     batch, device = len(target), target.device
@@ -105,7 +106,8 @@ def initial_state(point: Tensor, candidate: Tensor, target: Tensor, cap: float) 
         "goal": target.clone(),
         "error": torch.full_like(one, torch.inf),
         "output": candidate.clone(),
-        "prediction": torch.zeros_like(one),
+        "best_point": point.clone(),
+        "prediction": torch.full_like(one, torch.nan),
         "rejected": torch.zeros(batch, dtype=torch.int64, device=device),
         "step": torch.zeros(batch, dtype=torch.int64, device=device),
     }
@@ -119,7 +121,7 @@ def restart(state: State, goal: Tensor, cap: float, chosen: Tensor) -> State:
         chosen: bool (B,), the samples meant.
     """
     fresh = {
-        "point": state["anchor"],
+        "point": state["best_point"],
         "goal": goal,
         "error": torch.full_like(state["error"], torch.inf),
         "radius": torch.full_like(state["radius"], cap),
@@ -141,7 +143,7 @@ def advance(config: StepRuleConfig, geometry: Geometry, state: State, found: Eva
     state = state | _trust(config, state, found.prediction, better, first)
     moves_on = better if config.backtrack else torch.ones_like(better)
     state |= _anchored(moves_on, state, found)
-    kept = {"output": found.candidate, "prediction": found.prediction, "error": error}
+    kept = {"best_point": state["point"], "output": found.candidate, "prediction": found.prediction, "error": error}
     state |= {key: torch.where(per_slot(better, value), value, state[key]) for key, value in kept.items()}
     state["rejected"] = torch.where(progress, 0, state["rejected"] + 1)
     done = (state["error"] <= config.aim) | (state["rejected"] >= config.patience)
@@ -174,9 +176,9 @@ def _next_point(config: StepRuleConfig, geometry: Geometry, state: State, moves:
     change = (state["goal"] - state["anchor_prediction"]) * (0.5 if config.rule == "polyak" else 1.0)
     # Where the regressor is flat there is no direction to go, and the search runs out of patience.
     scale = torch.where(gain > 0, change / gain, torch.zeros_like(gain))
-    step = per_slot(scale, direction) * direction
-    length = geometry.length(step)
-    step = step * per_slot((state["radius"] / length.clamp(min=1e-30)).clamp(max=1), step)
+    # Limited before it is multiplied: where the gradient all but vanishes the whole step would overflow.
+    limit = state["radius"] / geometry.length(direction).clamp(min=1e-30)
+    step = per_slot(scale.clamp(-limit, limit), direction) * direction
     point = (anchor + step).clamp(geometry.lower, geometry.upper)
     made = point - anchor
     update = {

@@ -104,13 +104,60 @@ def test_a_value_that_a_saturated_regressor_never_takes_ends_with_the_best_image
     assert torch.isfinite(outcome.image).all()
 
 
+@pytest.mark.parametrize(("inversion_steps", "depth"), [(30, 4), (5, 4), (2, 7), (50, 1)])
+def test_inversion_ends_at_the_noise_level_that_decoding_starts_from(
+    inversion_steps: int, depth: int, make_method: MakeMethod
+) -> None:
+    method: Any = make_method("diffae-re-gn", 1, inversion_steps=inversion_steps, depth=depth, probe_step=0)
+    moves, signal = method._inversion_end()
+    assert signal == method.decoding.alphas_cumprod[-1]
+    # The level before the last move is less noisy than the one it ends at.
+    assert method.inversion.timesteps[moves - 1] < method.decoding.timesteps[-1] or moves == 1
+
+
+class _RejectsAfterwards(nn.Module):
+    """Meets the reference value once; what is filtered again, and every later candidate, is far from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        mean = image.flatten(1).mean(1)
+        return mean - mean.detach() + (0.8 if self.calls in (2, 3) else 0.2)
+
+
+def test_a_valid_candidate_that_noise_rejected_is_not_lost(make_method: MakeMethod) -> None:
+    sample = toy_samples(1)[0]._replace(target=0.8)
+    # Evaluations: 0.2, then 0.8 (met), 0.8 on the saved image; the filtered image and all that follows: 0.2.
+    method: Any = make_method("ac-re-gn", 1, patience=2)
+    method.regressor = _RejectsAfterwards()
+    outcome = run(method, [sample], 1)[sample.id]
+    assert method.regressor.calls > 4, "the search should have gone on after the rejection"
+    assert (outcome.reached, outcome.failure) == (True, None)
+    assert outcome.prediction == pytest.approx(0.8)
+
+
+class _NotANumber(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1).sum(1) * float("nan")
+
+
+@pytest.mark.parametrize("name", GAUSS_NEWTON)
+def test_a_regressor_that_returns_nan_fails_the_sample(name: str, make_method: MakeMethod) -> None:
+    method = make_method(name, 1, replace={"regressor": _NotANumber().eval()})
+    outcome = run(method, [toy_samples(1)[0]._replace(target=0.0)], 1)["toy/0"]
+    assert outcome.failure == "nonfinite@step 1"
+
+
 def test_evaluations_are_counted(make_method: MakeMethod) -> None:
     far = [toy_samples(1)[0]._replace(target=5.0)]
     method = make_method("ac-re-gn", 1, max_steps=3, patience=9, confirmations=2, draws=2)
     assert run(method, far, 1)["toy/0"].evaluations == (3 * 2 * 5 + 2 * 5, 3 * 2 * 5)
     method = make_method("diffae-re-gn", 1, max_steps=2, patience=9, probes=4, depth=6, decoding_steps=10)
     # Inversion to the sixth noise level, the decoder down to the probed step and the probed step itself, two decodes.
-    inversion = method._moves()  # type: ignore[attr-defined]
+    inversion = method._inversion_end()[0]  # type: ignore[attr-defined]
     assert run(method, far, 1)["toy/0"].evaluations == (inversion + 3 + 1 + 2 * 6, 4 + 2 * 6)
 
 
@@ -206,6 +253,7 @@ def test_a_continuation_starts_from_the_solution_before(name: str, make_method: 
     encoding = make_method(name, 2, **options).cost["encode"].forward
     assert repeated.evaluations.forward <= first.evaluations.forward - encoding
     assert continued.failure is None
+    assert abs(continued.prediction - second) <= abs(first.prediction - second)
 
 
 def test_gradient_paths() -> None:

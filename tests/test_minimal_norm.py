@@ -142,6 +142,10 @@ def test_a_saturated_function_does_not_throw_the_point_away() -> None:
     # Reachable, but from where the slope is 2e-4: a bare Gauss-Newton step would be 2,000 long.
     state, _ = solve(saturated, torch.tensor([[8.5]]), 0.5, options(cap=2.0, aim=0.01))
     assert state["error"].item() <= 0.01
+    # Where the slope is 1e-20 the search gives up, finite.
+    state, count = solve(saturated, torch.tensor([[-46.0]]), 0.5, options(cap=2.0))
+    assert count < 60
+    assert torch.isfinite(state["point"]).all()
     # Out of reach: a sigmoid has no 1.2.
     state, count = solve(saturated, torch.tensor([[0.0]]), 1.2, options(cap=2.0))
     assert count < 60
@@ -176,7 +180,7 @@ def test_restarting_forgets_errors_of_the_chosen_samples_only() -> None:
     again = restart(state, torch.tensor([6.0, 6.0]), 100.0, torch.tensor([True, False]))
     assert again["goal"].tolist() == [6.0, 5.0]
     assert torch.isinf(again["error"]).tolist() == [True, False]
-    torch.testing.assert_close(again["point"], state["anchor"])
+    torch.testing.assert_close(again["point"], torch.stack([state["best_point"][0], state["point"][1]]))
 
 
 def test_the_sensitivity_direction_solves_the_damped_system() -> None:

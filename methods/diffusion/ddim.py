@@ -24,7 +24,7 @@ def ddim_invert(
     image: Tensor,
     z_sem: Tensor,
     report: Callable[[int, int], None] | None = None,
-    moves: int | None = None,
+    until: tuple[int, float] | None = None,
 ) -> Tensor:
     """The stochastic code x_T of an image.
 
@@ -33,14 +33,16 @@ def ddim_invert(
         image: (B, 3, H, W) in [0, 1].
         z_sem: (B, D).
         report: called with (done, total) after each step.
-        moves: stop after as many steps, at the signal level of step `moves`.
+        until: (moves, signal level): stop after as many steps, the last of which ends at that level.
 
     Returns:
-        x_T, (B, 3, H, W), roughly standard normal.
+        x_T, (B, 3, H, W), roughly standard normal; with `until`, the noised image at that level.
     """
-    x, moves = image * 2 - 1, len(schedule) if moves is None else moves
+    x = image * 2 - 1
+    moves, final_signal = until or (len(schedule), 0.0)
     for step in range(moves):
-        x = _ddim_move(network, schedule, x, z_sem, step, float(schedule.alphas_cumprod_next[step]))
+        signal_to = float(schedule.alphas_cumprod_next[step]) if step + 1 < moves else final_signal
+        x = _ddim_move(network, schedule, x, z_sem, step, signal_to)
         if report is not None:
             report(step + 1, moves)
     return x
