@@ -216,6 +216,7 @@ class CellRun:
             "search_prediction": outcome.prediction,
             "reached": outcome.reached,
             "steps": outcome.steps,
+            "iterations": outcome.iterations,
             "forward": outcome.evaluations.forward,
             "backward": outcome.evaluations.backward,
             "seconds": outcome.seconds,

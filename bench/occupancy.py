@@ -60,7 +60,12 @@ def occupancy(iterations: Sequence[int], slots: int) -> Occupancy:
 
 
 def held_steps(frame: pd.DataFrame) -> list[int]:
-    """How long each sample held its slot: its updates, and the step that found it done, which updates nothing."""
+    """How long each sample held its slot.
+
+    Records from before "iterations" was kept have updates only; the step that found a sample done updated nothing.
+    """
+    if "iterations" in frame:
+        return frame["iterations"].tolist()
     return (frame["steps"] + frame["reached"].astype(int)).tolist()
 
 
@@ -72,7 +77,7 @@ def of_cell(folder: Path, cell: CellRecord) -> Occupancy:
     """
     path = folder / cell.id / "samples.parquet"
     try:
-        frame = pd.read_parquet(path, columns=["steps", "reached"])
+        frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     return occupancy(held_steps(frame), cell.facts["batch_size"])

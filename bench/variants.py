@@ -258,6 +258,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not given.no_run:
             with Display() as display:
                 errors = run_variants(variants, flags, given.set, given.output, display)
+        for error in errors:
+            print(f"error: {error}", file=sys.stderr)
         rows = collect(variants, given.output)
         if given.results:
             command = shlex.join(["python", "-m", "bench.variants", *(arguments or sys.argv[1:])])
@@ -274,8 +276,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
-    for error in errors:
-        print(f"error: {error}", file=sys.stderr)
     return 1 if errors else 0
 
 

@@ -22,7 +22,7 @@ from methods.ac_re import AcRe, FilterConfig
 from methods.base import Batch, Confirmation, Evaluations, Report, State, StepResult, per_slot, quantised, reached
 from methods.diffusion import ddpm
 from methods.diffusion.gradient_path import differentiated_steps
-from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, restart
+from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, restart, retargeted
 from methods.regression import shifted_prediction
 
 ATTEMPTS = 2
@@ -157,9 +157,7 @@ class AcReGn(AcRe):
         return Confirmation(accepted, update)
 
     def retarget(self, state: State, target: Tensor) -> State:
-        everyone = torch.ones_like(target, dtype=torch.bool)
-        update = restart(state, target, self.config.cap, everyone)
-        return super().retarget(update, target) | {
+        return retargeted(state, target, self.config.cap) | {
             "attempts": torch.zeros_like(state["attempts"]),
             "rejected_prediction": torch.full_like(state["rejected_prediction"], torch.nan),
         }

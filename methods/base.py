@@ -91,7 +91,7 @@ class Method(ABC):
     """A search written for B slots, without Python branches on data.
 
     Nothing is reduced over slots: losses are sums of per-sample losses, so a sample's result does not
-    depend on its neighbours. Every state holds "target" (B,), "key" int64 (B,) and "step" int64 (B,).
+    depend on its neighbours. Every state holds "target" (B,) and "step" int64 (B,).
 
     Attributes:
         name: as in `--method`.

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from backends.base import Backend
-from methods import noise
 from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, per_slot, reached
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.schedule import Schedule
@@ -105,7 +104,6 @@ class DiffAeRe(Method):
             "moment1": torch.zeros_like(z_sem),
             "moment2": torch.zeros_like(z_sem),
             "target": batch.target,
-            "key": noise.sample_keys(self.seed, batch.ids, "diffae-re", self.device),
             "step": torch.zeros(len(batch.ids), dtype=torch.int64, device=self.device),
         }
 

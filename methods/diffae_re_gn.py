@@ -25,7 +25,7 @@ from methods.base import Batch, Evaluations, Report, State, StepResult, quantise
 from methods.diffae_re import DiffAeRe, LatentConfig
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.gradient_path import differentiated_steps
-from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, restart
+from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, retargeted
 from methods.regression import shifted_prediction
 
 
@@ -136,9 +136,7 @@ class DiffAeReGn(DiffAeRe):
         return state["output"]
 
     def retarget(self, state: State, target: Tensor) -> State:
-        everyone = torch.ones_like(target, dtype=torch.bool)
-        update = restart(state, target, self.config.cap, everyone)
-        return update | {"target": target, "step": torch.zeros_like(state["step"])}
+        return retargeted(state, target, self.config.cap)
 
     @property
     def cost(self) -> dict[str, Evaluations]:

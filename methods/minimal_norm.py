@@ -130,6 +130,12 @@ def restart(state: State, goal: Tensor, cap: float, chosen: Tensor) -> State:
     return state | {key: torch.where(per_slot(chosen, value), value, state[key]) for key, value in fresh.items()}
 
 
+def retargeted(state: State, target: Tensor, cap: float) -> State:
+    """Aim at another reference value (B,) from the best point, for every sample."""
+    everyone = torch.ones_like(target, dtype=torch.bool)
+    return restart(state, target, cap, everyone) | {"target": target, "step": torch.zeros_like(state["step"])}
+
+
 def advance(config: StepRuleConfig, geometry: Geometry, state: State, found: Evaluation) -> tuple[State, Tensor]:
     """Judge the last step by what it led to, and make the next one.
 

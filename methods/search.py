@@ -39,6 +39,7 @@ class Outcome:
         target: the reference value.
         image: the counterfactual, float32 (3, H, W) in [0, 1], on the CPU.
         steps: updates made.
+        iterations: calls of the method's step that it was part of.
         reached: whether the search's own last prediction met the tolerance (validity is judged elsewhere,
             on the saved image).
         prediction: that prediction.
@@ -51,6 +52,7 @@ class Outcome:
     target: float
     image: Tensor
     steps: int
+    iterations: int
     reached: bool
     prediction: float
     failure: str | None
@@ -280,6 +282,7 @@ class SlotSearch:
             target=job.sample.target,
             image=image,
             steps=int(job.state["step"][0]),
+            iterations=job.iterations,
             reached=job.hit,
             prediction=job.prediction,
             failure=job.failure,
