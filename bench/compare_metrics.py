@@ -87,71 +87,66 @@ def success_metric(base: pd.DataFrame, new: pd.DataFrame, margin: float) -> Metr
     theirs, ours = base["valid"].to_numpy() > 0, new["valid"].to_numpy() > 0
     gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     low, high = paired_rate_interval(gained, lost, len(theirs))
-    fall = (None, None) if low is None or high is None else (-high, -low)
-    return Metric(
-        name="success rate",
-        kind="quality",
-        unit="fraction",
-        base=float(theirs.mean()),
-        new=float(ours.mean()),
-        measure="difference",
-        value=(gained - lost) / len(theirs),
-        low=low,
-        high=high,
-        limit=margin,
-        verdict=change(*fall, margin, -margin),
-    )
+    return _share("success rate", theirs, ours, ((gained - lost) / len(theirs), low, high), margin)
 
 
 def noise_metric(base: pd.DataFrame, new: pd.DataFrame, margin: float, generator: np.random.Generator) -> Metric:
     """Success under fresh noise: the mean share of draws, a failed sample counting as 0."""
     theirs, ours = base["noise_success"].to_numpy(np.float64), new["noise_success"].to_numpy(np.float64)
-    value, low, high = paired_difference(ours, theirs, generator)
-    fall = (None, None) if low is None or high is None else (-high, -low)
-    return Metric(
-        name="success under fresh noise",
-        kind="quality",
-        unit="fraction",
-        base=float(theirs.mean()),
-        new=float(ours.mean()),
-        measure="difference",
-        value=value,
-        low=low,
-        high=high,
-        limit=margin,
-        verdict=change(*fall, margin, -margin),
-    )
+    return _share("success under fresh noise", theirs, ours, paired_difference(ours, theirs, generator), margin)
 
 
 def cost_metric(name: str, base: pd.Series, new: pd.Series, generator: np.random.Generator) -> Metric:
     """A mean count over all images, lower is better; any increase is a regression."""
-    theirs, ours = base.to_numpy(np.float64), new.to_numpy(np.float64)
-    ones = np.ones(len(theirs))
-    value, low, high = paired_ratio((ours, ones), (theirs, ones), generator)
-    return Metric(
-        name=name,
-        kind="cost",
-        base=_over(theirs, ones),
-        new=_over(ours, ones),
-        measure="ratio",
-        value=value,
-        low=low,
-        high=high,
-        limit=1.0,
-        verdict=change(low, high, 1.0, 1.0),
-    )
+    return _mean(name, "cost", base.to_numpy(np.float64), new.to_numpy(np.float64), 0.0, generator)
 
 
 def error_metric(name: str, base: pd.Series, new: pd.Series, margin: float, generator: np.random.Generator) -> Metric:
     """A mean error over the images that have a counterfactual on both sides, lower is better."""
     theirs, ours = base.to_numpy(np.float64), new.to_numpy(np.float64)
     kept = np.isfinite(theirs) & np.isfinite(ours)
-    theirs, ours = theirs[kept], ours[kept]
+    return _mean(name, "quality", theirs[kept], ours[kept], margin, generator)
+
+
+def _share(
+    name: str,
+    theirs: np.ndarray,
+    ours: np.ndarray,
+    found: tuple[float | None, float | None, float | None],
+    margin: float,
+) -> Metric:
+    """A share that is to be high; `found` is its difference with the interval."""
+    value, low, high = found
+    fall = (None, None) if low is None or high is None else (-high, -low)
+    return Metric(
+        name=name,
+        kind="quality",
+        unit="fraction",
+        base=float(theirs.mean()),
+        new=float(ours.mean()),
+        measure="difference",
+        value=value,
+        low=low,
+        high=high,
+        limit=margin,
+        verdict=change(*fall, margin, -margin),
+    )
+
+
+def _mean(
+    name: str,
+    kind: Literal["quality", "cost"],
+    theirs: np.ndarray,
+    ours: np.ndarray,
+    margin: float,
+    generator: np.random.Generator,
+) -> Metric:
+    """The ratio of two means, lower is better."""
     ones = np.ones(len(theirs))
     value, low, high = paired_ratio((ours, ones), (theirs, ones), generator)
     return Metric(
         name=name,
-        kind="quality",
+        kind=kind,
         base=_over(theirs, ones),
         new=_over(ours, ones),
         measure="ratio",
