@@ -36,11 +36,13 @@ from bench.environment import environment
 from bench.errors import BenchError, UsageError
 from bench.images import to_float, write_bytes
 from methods import noise
+from methods.base import clipped, quantised
 from methods.diffusion.ddim import ddim_decode, ddim_invert, fixed_point_invert
 from methods.diffusion.ddpm import to_network
 from methods.diffusion.diffae import DiffAe, DiffAeConfig
 from methods.diffusion.schedule import Schedule
 from methods.diffusion.solvers import quadratic_schedule, solver_decode, solver_encode
+from methods.minimal_norm import EUCLIDEAN, minimal_step
 from metrics.intervals import mean_estimate
 from metrics.measured import Measured
 from metrics.sparsity import change_l1
@@ -136,11 +138,6 @@ def combinations() -> list[tuple[Coder, Coder]]:
     return rows
 
 
-def quantised(image: Tensor) -> Tensor:
-    """What a saved 8-bit image holds: clipped to [0, 1] and rounded to multiples of 1/255."""
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
 def gauss_newton_step(prediction: Tensor, gradient: Tensor, target: Tensor, cap: float = CAP) -> Tensor:
     """The smallest step that moves the prediction to the target to first order, of at most length `cap`.
 
@@ -151,10 +148,7 @@ def gauss_newton_step(prediction: Tensor, gradient: Tensor, target: Tensor, cap:
     Returns:
         (B, D); zero where the gradient is zero.
     """
-    squared = gradient.square().sum(dim=1)
-    factor = torch.where(squared > 0, (target - prediction) / squared.clamp_min(torch.finfo(squared.dtype).tiny), 0.0)
-    length = factor.abs() * squared.sqrt()
-    return gradient * (factor * (cap / length.clamp_min(cap)))[:, None]
+    return minimal_step(EUCLIDEAN, gradient, target - prediction, torch.full_like(target, cap))
 
 
 def measure(
@@ -164,7 +158,7 @@ def measure(
     z = z_sem.detach().requires_grad_(True)
     decoded = decoder.run(networks.diffae, x_T, z)
     # Clipped in value only, as in the search: the gradient passes where a pixel is outside [0, 1].
-    prediction = networks.regressor(decoded + (decoded.clamp(0, 1) - decoded).detach())
+    prediction = networks.regressor(clipped(decoded))
     gradient = torch.autograd.grad(prediction.sum(), z)[0]
     with torch.no_grad():
         step = gauss_newton_step(prediction, gradient, target)

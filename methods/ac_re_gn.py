@@ -11,11 +11,12 @@ The filter of AC-RE (methods/ac_re.py) stays; three things differ.
    search goes on, aiming so that the saved image and its filtered versions lie on either side of the target.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods import noise
 from methods.ac_re import AcRe, FilterConfig
@@ -72,8 +73,8 @@ class AcReGn(AcRe):
     def differentiated_calls(self) -> int:
         return len(self.differentiated)
 
-    def check(self, networks: object) -> None:
-        super().check(networks)  # type: ignore[arg-type]
+    def check(self, networks: Mapping[str, nn.Module]) -> None:
+        super().check(networks)
         self.differentiated = differentiated_steps(self.config.gradient, self.config.depth)
 
     @torch.no_grad()
@@ -165,9 +166,8 @@ class AcReGn(AcRe):
     @property
     def cost(self) -> dict[str, Evaluations]:
         config = self.config
-        differentiated = len(differentiated_steps(config.gradient, config.depth))
         return {
             "encode": Evaluations(0, 0),
-            "step": Evaluations(config.depth, differentiated).times(config.draws),
+            "step": Evaluations(config.depth, self.differentiated_calls).times(config.draws),
             "refine": Evaluations(config.depth * config.confirmations, 0),
         }

@@ -156,6 +156,11 @@ def reached(prediction: Tensor, target: Tensor, tolerance: float) -> Tensor:
     return (prediction - target).abs() <= tolerance
 
 
+def clipped(image: Tensor) -> Tensor:
+    """The image clipped to [0, 1] in value only, with the gradient of the identity."""
+    return image + (image.clamp(0, 1) - image).detach()
+
+
 def quantised(image: Tensor) -> Tensor:
     """The image as it will be saved, in 8 bits: clipped and rounded in value, with the gradient of the identity."""
     return image + ((image.clamp(0, 1) * 255).round() / 255 - image).detach()

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from backends.base import Backend
-from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, per_slot, reached
+from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, clipped, per_slot, reached
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.schedule import Schedule
 
@@ -112,7 +112,7 @@ class DiffAeRe(Method):
         z = state["z"].detach().requires_grad_(True)
         decoded = ddim.ddim_decode(self.denoiser, self.decoding, state["x_T"], z)
         # Clipped in value only, as published: the gradient passes where a pixel is outside [0, 1].
-        image = decoded + (decoded.clamp(0, 1) - decoded).detach()
+        image = clipped(decoded)
         prediction = self.regressor(image)
         distance = (z - state["z_original"]).abs().sum(dim=1)
         loss = (prediction - state["target"]).square() + config.distance_weight * distance

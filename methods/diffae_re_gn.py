@@ -25,7 +25,16 @@ from methods.base import Batch, Evaluations, Report, State, StepResult, quantise
 from methods.diffae_re import DiffAeRe, LatentConfig
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.gradient_path import differentiated_steps
-from methods.minimal_norm import Evaluation, Geometry, StepRuleConfig, advance, initial_state, retargeted
+from methods.minimal_norm import (
+    EUCLIDEAN,
+    Evaluation,
+    Geometry,
+    StepRuleConfig,
+    advance,
+    euclidean,
+    initial_state,
+    retargeted,
+)
 from methods.regression import shifted_prediction
 
 
@@ -118,8 +127,8 @@ class DiffAeReGn(DiffAeRe):
 
     def _geometry(self, state: State) -> Geometry:
         if self.config.metric == "identity":
-            return Geometry(lambda gradient: gradient, _euclidean)
-        return Geometry(sensitivity_direction(state["probes"], self.config.probe_damping), _euclidean)
+            return EUCLIDEAN
+        return Geometry(sensitivity_direction(state["probes"], self.config.probe_damping), euclidean)
 
     def step(self, state: State) -> StepResult:
         z = state["point"].detach().requires_grad_(True)
@@ -148,13 +157,9 @@ class DiffAeReGn(DiffAeRe):
             encode += Evaluations(decode - config.probe_step, config.probes)
         return {
             "encode": encode,
-            "step": Evaluations(decode, len(differentiated_steps(config.gradient, decode))),
+            "step": Evaluations(decode, self.differentiated_calls),
             "refine": Evaluations(0, 0),
         }
-
-
-def _euclidean(step: Tensor) -> Tensor:
-    return step.flatten(1).norm(dim=1)
 
 
 def sensitivity_direction(probes: Tensor, damping: float) -> Callable[[Tensor], Tensor]:

@@ -75,6 +75,42 @@ class Geometry:
     upper: float = torch.inf
 
 
+def euclidean(step: Tensor) -> Tensor:
+    """Length of every sample's step: (B,)."""
+    return step.flatten(1).norm(dim=1)
+
+
+EUCLIDEAN = Geometry(lambda gradient: gradient, euclidean)
+
+
+def minimal_step(
+    geometry: Geometry,
+    gradient: Tensor,
+    change: Tensor,
+    radius: Tensor,
+    slope: Tensor | float = 1.0,
+    damping: float = 0.0,
+) -> Tensor:
+    """The smallest step that changes the prediction by `change` to first order, at most `radius` long.
+
+    Args:
+        gradient: of the prediction, (B, ...).
+        change, radius: (B,).
+        slope: factor on the predicted slope.
+        damping: added to g^T M g.
+
+    Returns:
+        Of the gradient's shape; zero where the gradient is.
+    """
+    direction = geometry.direction(gradient)
+    gain = (gradient * direction).flatten(1).sum(1) * slope + damping
+    # Where the regressor is flat there is no direction to go, and the search runs out of patience.
+    scale = torch.where(gain > 0, change / gain, torch.zeros_like(gain))
+    # Limited before it is multiplied: where the gradient all but vanishes the whole step would overflow.
+    limit = radius / geometry.length(direction).clamp(min=1e-30)
+    return per_slot(scale.clamp(-limit, limit), direction) * direction
+
+
 class Evaluation(NamedTuple):
     """What was found at the point of a state: prediction (B,), its gradient, and the candidate image."""
 
@@ -177,14 +213,8 @@ def _trust(config: StepRuleConfig, state: State, prediction: Tensor, better: Ten
 def _next_point(config: StepRuleConfig, geometry: Geometry, state: State, moves: Tensor) -> State:
     """From the anchor, the smallest step that reaches the goal to first order, at most `radius` long."""
     gradient, anchor = state["gradient"], state["anchor"]
-    direction = geometry.direction(gradient)
-    gain = (gradient * direction).flatten(1).sum(1) * state["slope"] + config.damping
     change = (state["goal"] - state["anchor_prediction"]) * (0.5 if config.rule == "polyak" else 1.0)
-    # Where the regressor is flat there is no direction to go, and the search runs out of patience.
-    scale = torch.where(gain > 0, change / gain, torch.zeros_like(gain))
-    # Limited before it is multiplied: where the gradient all but vanishes the whole step would overflow.
-    limit = state["radius"] / geometry.length(direction).clamp(min=1e-30)
-    step = per_slot(scale.clamp(-limit, limit), direction) * direction
+    step = minimal_step(geometry, gradient, change, state["radius"], state["slope"], config.damping)
     point = (anchor + step).clamp(geometry.lower, geometry.upper)
     made = point - anchor
     update = {
