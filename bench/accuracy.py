@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backends.base import Backend
 from bench.calls import Call, prepared_networks
-from bench.config import VerifyConfig
+from bench.sections import VerifyConfig
 from methods import noise
 from methods.base import Method
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from backends import BACKENDS
 from backends.base import Backend
-from bench.cell import Cell
+from bench.cell import Cell, build_method
 from bench.images import to_float
 from bench.registry import resolve
-from methods import METHODS
 from methods.base import Batch, Method
 
 CALLS = 6
@@ -37,7 +36,7 @@ def prepare_method(cell: Cell, announce: Callable[[str], None] = lambda name: No
         BackendError: a network cannot be built.
     """
     backend = resolve(BACKENDS, cell.backend, "backend")(cell.options[cell.backend], cell.device, announce)
-    method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], cell.config.seed, cell.device)
+    method = build_method(cell)
     networks = {role: loaded.network for role, loaded in cell.weights.items()}
     method.prepare(networks, backend, cell.config.batch_size)
     return method, backend

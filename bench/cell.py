@@ -13,7 +13,7 @@ from backends import BACKENDS
 from backends.base import BackendError
 from bench import __version__
 from bench.checkpoints import Loaded, load_network
-from bench.config import MetricsConfig, RunConfig, component_options
+from bench.config import RunConfig, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
@@ -22,7 +22,9 @@ from bench.noise_check import build_noise_check
 from bench.paths import expand
 from bench.record import SCHEMA
 from bench.registry import resolve
+from bench.sections import MetricsConfig
 from methods import METHODS, noise
+from methods.base import Method
 from metrics.frechet import inception_folder
 
 
@@ -85,7 +87,7 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     }
     source = resolve(DATASETS, dataset, "dataset")(options[dataset])
     _check_backend(backend, options[backend], device)
-    roles = (*judging_roles(config, source), *resolve(METHODS, method, "method").networks)
+    roles = (*judging_roles(config, source), *resolve(METHODS, method, "method").roles(options[method]))
     weights = load_weights(config, source, dict.fromkeys(roles))
     if weights["regressor"].sha256 == weights["oracle"].sha256:
         raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
@@ -100,7 +102,8 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
 def judging_roles(config: RunConfig, source: Dataset) -> list[str]:
     """Networks that judge saved images; the filter's is among them where the data has one."""
     filtered = config.metrics.noise_draws > 0 and ("ddpm" in config.weights or "ddpm" in source.weights)
-    return ["regressor", "oracle", *(["ddpm"] if filtered else [])]
+    measuring = [role for role in ("identity", "attributes") if role in source.weights | config.weights]
+    return ["regressor", "oracle", *(["ddpm"] if filtered else []), *measuring]
 
 
 def load_weights(config: RunConfig, source: Dataset, roles: Iterable[str]) -> dict[str, Loaded]:
@@ -110,7 +113,18 @@ def load_weights(config: RunConfig, source: Dataset, roles: Iterable[str]) -> di
         UsageError: weights that cannot be used.
     """
     given = source.weights | config.weights
+    missing = [role for role in roles if role not in given]
+    if missing:
+        raise UsageError(
+            f"weights.{missing[0]}: no network is shipped for this data; give one with -s weights.{missing[0]}=FILE"
+        )
     return {role: load_network(given[role], role) for role in roles}
+
+
+def build_method(cell: Cell) -> Method:
+    """The cell's method, before any network is prepared."""
+    method = resolve(METHODS, cell.method, "method")
+    return method(cell.options[cell.method], cell.config.seed, cell.device, cell.task.images.shape[1])
 
 
 def _check_backend(name: str, options: BaseModel, device: torch.device) -> None:
@@ -127,17 +141,18 @@ def _check_backend(name: str, options: BaseModel, device: torch.device) -> None:
 
 def _check_fit(cell: Cell) -> None:
     """Refuse options that the networks cannot do, and images of another size."""
-    method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], cell.config.seed, cell.device)
+    method = build_method(cell)
     networks = {role: loaded.network for role, loaded in cell.weights.items()}
     try:
         method.check(networks)
     except ValueError as error:
         raise UsageError(f"{cell.method}: {error}") from error
-    size = networks[method.networks[0]].config.image_size
-    if cell.task.images.shape[1:3] != (size, size):
-        raise UsageError(
-            f"{cell.dataset}: images are {cell.task.images.shape[1]} pixels wide; the networks need {size}"
-        )
+    for role in method.roles(method.config):
+        size = getattr(networks[role].config, "image_size", None)
+        if size is not None and cell.task.images.shape[1:3] != (size, size):
+            raise UsageError(
+                f"{cell.dataset}: images are {cell.task.images.shape[1]} pixels wide; weights.{role} needs {size}"
+            )
     weights = cell.config.metrics.inception_weights
     if weights and inception_folder(weights)[0] is None:
         raise UsageError(f"metrics.inception_weights={weights}: {inception_folder(weights)[1]}")

@@ -12,7 +12,7 @@ import torch
 
 from backends import BACKENDS
 from backends.base import Backend, BackendError
-from bench.cell import Cell, fingerprint, judge_of
+from bench.cell import Cell, build_method, fingerprint, judge_of
 from bench.costs import method_flops, recomputes
 from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
@@ -177,13 +177,13 @@ class CellRun:
 
     def _prepare(self, slots: int) -> tuple[Method, Backend]:
         """Build the method's networks on the backend."""
-        cell, config = self.cell, self.cell.config
+        cell = self.cell
 
         def announce(name: str) -> None:
             self.display.phase(f"building {name} ({cell.backend})")
 
         backend = resolve(BACKENDS, cell.backend, "backend")(cell.options[cell.backend], cell.device, announce)
-        method = resolve(METHODS, cell.method, "method")(cell.options[cell.method], config.seed, cell.device)
+        method = build_method(cell)
         method.prepare({role: loaded.network for role, loaded in cell.weights.items()}, backend, slots)
         return method, backend
 
@@ -262,7 +262,9 @@ class CellRun:
         if not self.faithful:
             return
         networks = {role: loaded.network for role, loaded in cell.weights.items()}
-        flops = method_flops(resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks)
+        flops = method_flops(
+            resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks, cell.task.images.shape[1]
+        )
         if cell.config.path == CONTINUATION:
             self.record.notes["timings/model_tflop"] = (
                 "counts the encoder's call for every row; a continuation has one a path"

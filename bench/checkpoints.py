@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.config import describe
 from bench.errors import UsageError
-from bench.training.recipes import NETWORKS, build_network
+from bench.kinds import KINDS, ROLES, build_network
 from bench.weights import SHIPPED
 from methods.diffusion.published import CheckpointMismatch, load_exactly
 
@@ -85,7 +85,7 @@ def load_network(name_or_path: str, role: str) -> Loaded:
 
     Args:
         name_or_path: shipped name, or a file with a card beside it.
-        role: "regressor", "oracle", "ddpm" or "diffae"; for messages.
+        role: key of bench.kinds.ROLES.
 
     Raises:
         UsageError: missing, truncated, altered, of another architecture, or with non-finite values.
@@ -96,9 +96,9 @@ def load_network(name_or_path: str, role: str) -> Loaded:
     except OSError as error:
         raise UsageError(f"weights.{role}: cannot read {path}: {error.strerror}") from error
     card = read_card(path)
-    if card.kind not in NETWORKS:
+    if card.kind not in KINDS:
         raise UsageError(
-            f"{path.with_suffix('.json')}: unknown kind of network {card.kind!r}; known: {', '.join(NETWORKS)}"
+            f"{path.with_suffix('.json')}: unknown kind of network {card.kind!r}; known: {', '.join(KINDS)}"
         )
     sha256 = hashlib.sha256(blob).hexdigest()
     state = {
@@ -120,7 +120,7 @@ def load_network(name_or_path: str, role: str) -> Loaded:
         raise UsageError(f"{path.with_suffix('.json')}: {describe(error, 'config')}") from error
     except ValueError as error:
         raise UsageError(f"{path.with_suffix('.json')}: {error}") from error
-    expected = {"ddpm": "adm", "diffae": "diffae"}.get(role, "regressor")
-    if card.kind != expected:
-        raise UsageError(f"weights.{role}: {path} is a network of kind {card.kind!r}; {expected!r} is needed")
+    if card.kind not in ROLES[role]:
+        needed = " or ".join(map(repr, ROLES[role]))
+        raise UsageError(f"weights.{role}: {path} is a network of kind {card.kind!r}; {needed} is needed")
     return Loaded(network, path, sha256)

@@ -133,8 +133,8 @@ def track(
     uri: Annotated[str, typer.Option("--uri", help="Tracking server instead of the SQLite store.")] = "",
 ) -> None:
     """Import records into MLflow; what is there already is left alone."""
-    from bench.config import TrackingConfig
     from bench.record import read_suite
+    from bench.sections import TrackingConfig
     from bench.tracking import Tracker
 
     for folder in folders:
@@ -148,7 +148,7 @@ def ui(runs: RunsOption = RUNS, port: Annotated[int, typer.Option("--port")] = 5
     """Start the MLflow page on 127.0.0.1 with the right store."""
     import subprocess
 
-    from bench.config import TrackingConfig
+    from bench.sections import TrackingConfig
     from bench.tracking import store_uri
 
     uri = store_uri(runs, TrackingConfig())

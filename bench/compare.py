@@ -21,10 +21,10 @@ from bench.compare_metrics import (
     speed_metrics,
     success_metric,
 )
-from bench.config import VerifyConfig
 from bench.errors import BenchError, UsageError
 from bench.outcomes import load_outcomes
 from bench.record import CellRecord, read_cell, read_suite
+from bench.sections import VerifyConfig
 from methods import noise
 
 EXIT_NOT_COMPARABLE = 3

@@ -102,10 +102,12 @@ class MethodFlops:
         return total + len(backward_calls) * (self.networks["encoder"].forward if "encoder" in self.networks else 0)
 
 
-def method_flops(method: type[Method], options: MethodConfig, networks: Mapping[str, nn.Module]) -> MethodFlops:
+def method_flops(
+    method: type[Method], options: MethodConfig, networks: Mapping[str, nn.Module], image_size: int | None = None
+) -> MethodFlops:
     """Count a method's networks for one image, with the shapes that the method gives them."""
     counter = _CountingBackend()
-    instance = method(options, 0, _META)
+    instance = method(options, 0, _META, image_size)
     instance.prepare(networks, counter, 1)
     return MethodFlops(counter.flops, instance.cost)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bench.cell import build_judge, load_weights
-from bench.config import MetricsConfig, RunConfig
+from bench.config import RunConfig
 from bench.datasets import square
 from bench.datasets.base import Task
 from bench.datasets.square_task import SquareConfig, SquareDataset
@@ -24,6 +24,7 @@ from bench.errors import BenchError, UsageError
 from bench.images import to_float
 from bench.judge import metric_columns
 from bench.progress import Display
+from bench.sections import MetricsConfig
 from metrics.intervals import Estimate, rate_estimate
 from metrics.measured import Measured
 from reports.tables import format_estimate

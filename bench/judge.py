@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from bench.config import MetricsConfig
 from bench.datasets.base import Task
 from bench.errors import RunError, UsageError
 from bench.images import BadImage, read_image, to_float
 from bench.noise_check import NoiseCheck
 from bench.paths import path_figures, summarise_paths
 from bench.registry import resolve
+from bench.sections import MetricsConfig
 from methods import noise
 from metrics import SAMPLE_METRICS
 from metrics.frechet import FrechetError, clean_fid, frechet_distance, inception_folder

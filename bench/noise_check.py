@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.config import MetricsConfig
 from bench.errors import UsageError
 from bench.images import to_float
+from bench.sections import MetricsConfig
 from methods import noise
 from methods.diffusion import ddpm
 from methods.diffusion.schedule import Schedule, ScheduleError

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from bench.config import VerifyConfig
 from bench.errors import RunError
 from bench.images import BadImage, read_image
+from bench.sections import VerifyConfig
 from methods import noise
 from metrics.equivalence import Equivalence, rate_equivalence, ratio_equivalence
 

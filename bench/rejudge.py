@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from bench import __version__
 from bench.cell import build_judge, fingerprint, judging_roles, load_weights
 from bench.checkpoints import Loaded
-from bench.config import MetricsConfig, RunConfig, component_options, describe
+from bench.config import RunConfig, component_options, describe
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
@@ -24,6 +24,7 @@ from bench.paths import expand
 from bench.progress import Display
 from bench.record import CellRecord, Journal, SuiteRecord, now, read_suite, write_json
 from bench.registry import check_name, resolve
+from bench.sections import MetricsConfig
 from bench.suite import locked
 from metrics.frechet import inception_folder
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.config import TrackingConfig
 from bench.errors import BenchError
 from bench.judge import numeric_facts
 from bench.record import CellRecord, SuiteRecord, read_suite
+from bench.sections import TrackingConfig
 
 # MLflow reads these when it is imported, which every function here does late.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -97,14 +97,20 @@ class Method(ABC):
         name: as in `--method`.
         options: the config class.
         networks: names of the networks it needs, besides the regressor.
+        image_size: width of the images, where the harness knows it.
     """
 
     name: str
     options: type[MethodConfig] = MethodConfig
     networks: tuple[str, ...] = ()
 
-    def __init__(self, config: MethodConfig, seed: int, device: torch.device) -> None:
-        self.config, self.seed, self.device = config, seed, device
+    def __init__(self, config: MethodConfig, seed: int, device: torch.device, image_size: int | None = None) -> None:
+        self.config, self.seed, self.device, self.image_size = config, seed, device, image_size
+
+    @classmethod
+    def roles(cls, config: MethodConfig) -> tuple[str, ...]:
+        """Networks that it needs with these options, besides the regressor."""
+        return cls.networks
 
     @abstractmethod
     def check(self, networks: Mapping[str, nn.Module]) -> None:

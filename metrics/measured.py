@@ -18,6 +18,10 @@ class Measured:
         tolerance: of the validity rule.
         noise_predictions: r(F(x'; noise)) under K fresh draws of the filter's noise, float64 (N, K), NaN for a failed
             sample; or None where they were not made.
+        identity: cosine of the identity features of x and x', float64 (N,), NaN for a failed sample; or None.
+        attributes: probabilities of A attributes on x, float64 (N, A), or None; `counterfactual_attributes` on x',
+            NaN for a failed sample.
+        perceptual: LPIPS distance of x and x', float64 (N,), NaN for a failed sample; or None.
     """
 
     original: np.ndarray
@@ -28,3 +32,7 @@ class Measured:
     mask: np.ndarray | None
     tolerance: float
     noise_predictions: np.ndarray | None = None
+    identity: np.ndarray | None = None
+    attributes: np.ndarray | None = None
+    counterfactual_attributes: np.ndarray | None = None
+    perceptual: np.ndarray | None = None

@@ -4,8 +4,8 @@ from rich.table import Table
 
 from bench.compare import Comparison
 from bench.compare_metrics import Metric
-from bench.config import VerifyConfig
 from bench.interleave import Measured
+from bench.sections import VerifyConfig
 from bench.verify import VerifyRecord
 from metrics.equivalence import LEVEL
 

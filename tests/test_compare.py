@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from backends import BACKENDS
 from bench.cli import app
 from bench.compare import Comparison, NotComparable, compare_records
-from bench.config import VerifyConfig
 from bench.errors import UsageError
 from bench.interleave import WARM_UP, interleave, interleaved, summarise
 from bench.record import CellRecord, SuiteRecord, read_suite, write_json
+from bench.sections import VerifyConfig
 from methods.base import Batch, Method, StepResult
 from methods.noise import numpy_normal
 from tests.conftest import CPU, toy_samples

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.compare import NotComparable, compare_records, parse_pairs
-from bench.config import VerifyConfig
 from bench.errors import UsageError
 from bench.record import read_suite, write_json
+from bench.sections import VerifyConfig
 from methods.noise import numpy_normal
 from tests.test_cli import bench, sentence
 from tests.test_compare import cell_record, samples, verdicts, write_suite

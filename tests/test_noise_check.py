@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from bench import ground_truth
-from bench.config import MetricsConfig
 from bench.datasets import square
 from bench.errors import UsageError
 from bench.images import read_image, to_float, to_uint8
 from bench.noise_check import NoiseCheck, build_noise_check
+from bench.sections import MetricsConfig
 from methods import noise
 from methods.diffusion import ddpm
 from tests.conftest import SIZE, toy_samples

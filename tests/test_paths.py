@@ -18,7 +18,7 @@ from bench.cell import Cell, fingerprint
 from bench.cell_run import CellRun
 from bench.cli import app
 from bench.compare import NotComparable, compare_records
-from bench.config import RunConfig, VerifyConfig, build_config
+from bench.config import RunConfig, build_config
 from bench.datasets.base import Task
 from bench.errors import UsageError
 from bench.images import file_name, read_image, to_float, to_uint8, write_png
@@ -26,6 +26,7 @@ from bench.paths import continuations, expand, path_figures, row_id, summarise_p
 from bench.progress import Display
 from bench.record import CellRecord, Journal, SuiteRecord, now, write_json
 from bench.registry import resolve
+from bench.sections import VerifyConfig
 from methods import METHODS
 from methods.base import Batch
 from metrics.paths import monotonic_rate, roughness_l1, step_l1

@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from bench.checkpoints import SHIPPED, load_network
 from bench.datasets import square
+from bench.kinds import build_network
 from bench.listing import RECIPES as NAMES
 from bench.training import loop
 from bench.training.command import held_out_figures
 from bench.training.loop import Trainer, TrainingError, learning_rate
-from bench.training.recipes import RECIPES, Recipe, build_network
+from bench.training.recipes import RECIPES, Recipe
 from methods.noise import TrainingNoise
 
 

@@ -17,11 +17,12 @@ from backends import BACKENDS
 from bench.accuracy import NetworkAccuracy, find_faults, measure_network, sample_cosines
 from bench.calls import Call, _Kept, record_calls
 from bench.cli import app
-from bench.config import VerifyConfig, build_config
+from bench.config import build_config
 from bench.errors import RunError, UsageError
 from bench.images import file_name, write_png
 from bench.outcomes import compare_cells, judge_outcomes
 from bench.progress import Display
+from bench.sections import VerifyConfig
 from bench.verify import Verified, VerifyRecord, candidates, verify
 from methods.base import Batch
 from methods.noise import numpy_normal

@@ -7,12 +7,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.config import TrackingConfig
 from bench.datasets import square
 from bench.errors import UsageError
 from bench.images import to_float
 from bench.listing import RECIPES as NAMES
 from bench.registry import check_name
+from bench.sections import TrackingConfig
 from bench.suite import resolve_device
 from bench.tracking import Tracker
 from bench.training.loop import Trainer, TrainingError

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from bench.datasets import square
 from bench.errors import RunError
-from bench.training.recipes import Recipe, build_network
+from bench.kinds import build_network
+from bench.training.recipes import Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
 
 CHECKPOINT_SECONDS = 60.0

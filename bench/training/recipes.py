@@ -8,18 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks import RegressorConfig, SquareRegressor
-from methods.diffusion.adm import AdmConfig, AdmUNet
-from methods.diffusion.diffae import DiffAe, DiffAeConfig
+from methods.diffusion.adm import AdmConfig
+from methods.diffusion.diffae import DiffAeConfig
 from methods.diffusion.schedule import Schedule
 from methods.noise import TrainingNoise
-
-NETWORKS: dict[str, tuple[type, type]] = {
-    "adm": (AdmUNet, AdmConfig),
-    "diffae": (DiffAe, DiffAeConfig),
-    "regressor": (SquareRegressor, RegressorConfig),
-}
-"""Kinds of networks a weights card may name: (class, config class)."""
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor, TrainingNoise], Tensor]
 
@@ -29,7 +21,7 @@ class Recipe:
     """One training run.
 
     Attributes:
-        kind: key of NETWORKS.
+        kind: key of bench.kinds.KINDS.
         config: options of the network.
         loss: (network, images (B, 3, H, W) in [0, 1], attribute (B,), noise) -> per-sample loss (B,).
         seed: of initial weights, data order and noise.
@@ -46,12 +38,6 @@ class Recipe:
     warmup: int = 200
     ema: float = 0.999
     clip_norm: float = 1.0
-
-
-def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
-    """A network with fresh weights from a card's `kind` and `config`."""
-    network, options = NETWORKS[kind]
-    return network(options(**config))
 
 
 def _timesteps(noise: TrainingNoise, batch: int, steps: int, low_share: float, low: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Published checkpoints: safe reading, exact conversion, safetensors with a card."""

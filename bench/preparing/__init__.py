@@ -1,0 +1,1 @@
+"""Published data sets: checked, cropped and written with a manifest."""

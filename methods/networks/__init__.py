@@ -1,0 +1,1 @@
+"""Published networks that are explained or that judge, built on torchvision's."""
