@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 
 from backends.base import Backend, BackendConfig, BackendError, frozen_copy
 from backends.cache import cache_root
+from backends.checkpointing import Checkpointing, Recomputed, needs_checkpointing
 from backends.graphs.capture import capture
 from backends.graphs.decompositions import (
     COMPILED_CPU_DECOMPOSITIONS,
@@ -29,12 +30,9 @@ from backends.graphs.precision import to_half
 from backends.graphs.residuals import residual_bytes
 from backends.kernels.build import find_compiler
 from backends.kernels.group_norm_silu import implementation
-from backends.memory import available_memory
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-_MEMORY_SHARE = 0.5
-"""With checkpointing "auto", activations may take this share of the memory at hand."""
 
 
 class CompileConfig(BackendConfig):
@@ -57,7 +55,7 @@ class CompileConfig(BackendConfig):
     float32: tuple[str, ...] = ("regressor",)
     attention: Literal["half", "float32"] = "half"
     residual: Literal["auto", "float32", "half"] = "auto"
-    checkpointing: Literal["auto", "on", "off"] = "auto"
+    checkpointing: Checkpointing = "auto"
 
 
 class _CompiledNetwork(nn.Module):
@@ -78,7 +76,7 @@ class _CompiledNetwork(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
             return self.run(*inputs).detach()
-        return _Recomputed.apply(self.run, *inputs) if self.checkpointing else self.run(*inputs)
+        return Recomputed.apply(self.run, *inputs) if self.checkpointing else self.run(*inputs)
 
     def run(self, *inputs: Tensor) -> Tensor:
         """The compiled graph; the result is float32 and always has a gradient."""
@@ -90,26 +88,6 @@ class _CompiledNetwork(nn.Module):
         if not x.is_floating_point() or x.requires_grad:
             return x.contiguous()
         return x.detach().contiguous().requires_grad_(True)
-
-
-class _Recomputed(torch.autograd.Function):
-    """Gradient checkpointing: only the inputs are kept, the call is repeated in the backward pass.
-
-    torch.utils.checkpoint does the same through hooks, under which Dynamo compiles a second graph.
-    """
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, run: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        ctx.run = run
-        ctx.save_for_backward(*inputs)
-        return run(*inputs).detach()
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [x.detach().requires_grad_(x.is_floating_point()) for x in ctx.saved_tensors]
-        wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad[1:], strict=True) if needed]
-        grads = iter(torch.autograd.grad(ctx.run(*inputs), wanted, grad))
-        return None, *(next(grads) if needed else None for needed in ctx.needs_input_grad[1:])
 
 
 def native_bfloat16() -> bool:
@@ -173,7 +151,7 @@ class CompileBackend(Backend):
         dtype, begun = self.precision(name), time.perf_counter()
         module, facts = self._captured(name, network, example_inputs, dtype)
         stored = residual_bytes(module, dtype) * self.calls.get(name, 1)
-        checkpointing = self._checkpoints(stored)
+        checkpointing = needs_checkpointing(self.config.checkpointing, stored, self.device)
         captured, before = time.perf_counter(), _counts()
         prepared = _CompiledNetwork(module, checkpointing)
         # The first call compiles the forward graph, its backward pass the backward graph.
@@ -217,11 +195,6 @@ class CompileBackend(Backend):
             "fused_norms": count,
             "fused_norm_kernel": implementation(self.device),
         }
-
-    def _checkpoints(self, stored: int) -> bool:
-        if self.config.checkpointing != "auto":
-            return self.config.checkpointing == "on"
-        return stored > _MEMORY_SHARE * available_memory(self.device)
 
     def check(self) -> None:
         recompiled = counters["stats"]["unique_graphs"] - self._graphs

@@ -147,7 +147,7 @@ def test_checkpointing_is_chosen_by_the_memory_at_hand(
     for calls in (1, 5):
         backend = make("compile")
         stored = 0.7 * 2**20  # one call of the small network stores about this much
-        monkeypatch.setattr("backends.compiled.available_memory", lambda device, room=3 * stored: room / 0.5)
+        monkeypatch.setattr("backends.checkpointing.available_memory", lambda device, room=3 * stored: room / 0.5)
         backend.prepare("ddpm", networks["ddpm"], inputs, calls)
         chosen.append(backend.report.networks["ddpm"]["checkpointing"])
     assert chosen == [False, True], backend.report

@@ -111,6 +111,13 @@ def test_a_loop_of_steps_has_the_gradient_of_autograd() -> None:
     assert_exact(loop(prepared, torch.float32), loop(network.double(), torch.float64))
 
 
+def test_max_pooling_has_the_gradient_of_autograd() -> None:
+    layers = (nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
+    network = randomise(nn.Sequential(*layers), 8)
+    prepared = backend().prepare("pooled", network, (IMAGE,))
+    assert_exact(gradients(prepared, (IMAGE,)), gradients(network.double(), (IMAGE,), torch.float64))
+
+
 def test_second_gradients_are_refused() -> None:
     network, inputs = everything()
     prepared = backend().prepare("everything", network, inputs)

@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 
 from backends.base import BackendError
 from backends.graphs.capture import Decompositions
+from backends.graphs.pooling import max_pooling
 
 aten = torch.ops.aten
 
@@ -75,6 +76,7 @@ CHANNELS_FIRST: Decompositions = {
     aten.linear.default: linear,
     aten.conv1d.default: convolution_1d,
     aten.scaled_dot_product_attention.default: attention,
+    aten.max_pool2d.default: max_pooling,
 }
 
 _VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
