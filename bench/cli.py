@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from bench import __version__, cli_gates, cli_records
+from bench import __version__, cli_data, cli_gates, cli_records
 from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
@@ -126,6 +126,10 @@ app.command()(cli_records.report)
 app.command()(cli_records.judge)
 
 
+app.command("import")(cli_data.import_weights)
+app.command()(cli_data.prepare)
+
+
 @app.command()
 def track(
     folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
@@ -174,9 +178,15 @@ def ui(runs: RunsOption = RUNS, port: Annotated[int, typer.Option("--port")] = 5
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="square/ddpm, square/diffae, square/regressor or square/oracle.")],
+    recipe: Annotated[str, typer.Argument(help="See `python -m bench ls recipes`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the weights and their card.")] = RUNS
     / "weights",
+    initial: Annotated[
+        Optional[Path], typer.Option("--from", metavar="FILE", help="Imported weights to start from (celebahq/*).")
+    ] = None,
+    data: Annotated[
+        Optional[Path], typer.Option("--data", metavar="DIR", help="Prepared data set (celebahq/*).")
+    ] = None,
     device: DeviceOption = None,
     steps: Annotated[
         Optional[int], typer.Option("--steps", min=1, help="Train this many steps instead of the recipe's.")
@@ -190,7 +200,7 @@ def train(
     from bench.training.command import train_recipe
 
     with _resumable():
-        typer.echo(train_recipe(recipe, output, device or "auto", steps, fresh, runs))
+        typer.echo(train_recipe(recipe, output, device or "auto", steps, fresh, runs, initial, data))
 
 
 @app.command()

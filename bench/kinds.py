@@ -1,11 +1,12 @@
 """Kinds of networks that a weights card may name, and the roles each can play. A kind is one line here."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
-
-from torch import nn
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.registry import resolve
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Kind(NamedTuple):
@@ -52,7 +53,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 """Role of a network in a run -> kinds that can play it."""
 
 
-def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
+def build_network(kind: str, config: Mapping[str, object]) -> "nn.Module":
     """A network with fresh weights from a card's `kind` and `config`.
 
     Raises:

@@ -147,7 +147,7 @@ _RESNET_KEYS = {
 }
 
 
-def _published_blocks(config: AdmConfig) -> Iterator[tuple[str, str, str]]:
+def published_blocks(config: AdmConfig) -> Iterator[tuple[str, str, str]]:
     """(published prefix, diffusers prefix, kind) of every block; kind: plain, resnet, attention or resample.
 
     A `resample` is a ResBlock where `resblock_updown` is set, otherwise one convolution.
@@ -207,7 +207,7 @@ def convert_adm_state(state: Mapping[str, Tensor], config: AdmConfig) -> dict[st
     Keys that belong to no block of this configuration are kept unchanged, so that loading names them.
     """
     simple = {"downsample": {"op": "conv"}, "upsample": {"conv": "conv"}}
-    blocks = {published: (ours, kind) for published, ours, kind in _published_blocks(config)}
+    blocks = {published: (ours, kind) for published, ours, kind in published_blocks(config)}
     converted: dict[str, Tensor] = {}
     for key, tensor in state.items():
         prefix = next((p for p in (key.rsplit(".", n)[0] for n in range(1, 4)) if p in blocks), None)
