@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 
@@ -17,6 +18,8 @@ from bench.config import RunConfig, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
+from bench.evaluators import build_evaluators
+from bench.images import to_float
 from bench.judge import Judge
 from bench.noise_check import build_noise_check
 from bench.paths import expand
@@ -91,12 +94,30 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
     weights = load_weights(config, source, dict.fromkeys(roles))
     if weights["regressor"].sha256 == weights["oracle"].sha256:
         raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
-    task = expand(source.load(config.limit), config.targets)
+    task = load_task(config, source, weights["regressor"])
     identity = f"{dataset}--{method}--{backend}--s{config.seed}"
     cell = Cell(identity, config, dataset, method, backend, device, task, weights, options)
     _check_fit(cell)
     judge_of(cell).preflight(task)
     return cell
+
+
+def load_task(config: RunConfig, source: Dataset, regressor: Loaded) -> Task:
+    """The images of a run with their targets, some of which follow from what the regressor predicts.
+
+    Raises:
+        UsageError: the data cannot be used.
+    """
+    task = source.load(config.limit)
+    if source.needs_predictions:
+        task = source.retarget(task, _predictions(regressor, task.images))
+    return expand(task, config.targets)
+
+
+@torch.no_grad()
+def _predictions(regressor: Loaded, images: np.ndarray) -> np.ndarray:
+    """r of uint8 (N, H, W, 3) images, float64 (N,); one at a time, so that no batch can matter."""
+    return np.array([float(regressor.network(torch.from_numpy(to_float(image))[None])) for image in images])
 
 
 def judging_roles(config: RunConfig, source: Dataset) -> list[str]:
@@ -148,7 +169,7 @@ def _check_fit(cell: Cell) -> None:
     except ValueError as error:
         raise UsageError(f"{cell.method}: {error}") from error
     for role in method.roles(method.config):
-        size = getattr(networks[role].config, "image_size", None)
+        size = getattr(getattr(networks[role], "config", None), "image_size", None)
         if size is not None and cell.task.images.shape[1:3] != (size, size):
             raise UsageError(
                 f"{cell.dataset}: images are {cell.task.images.shape[1]} pixels wide; weights.{role} needs {size}"
@@ -175,4 +196,5 @@ def build_judge(weights: Mapping[str, Loaded], metrics: MetricsConfig, seed: int
     networks = {role: weights[role].network for role in ("regressor", "oracle", "ddpm") if role in weights}
     regressor = networks["regressor"]
     check = build_noise_check(metrics, networks.get("ddpm"), regressor, seed, task.images.shape[1])
-    return Judge(regressor, networks["oracle"], *check)
+    evaluators = build_evaluators(weights, metrics, task.images.shape[1])
+    return Judge(regressor, networks["oracle"], *check, evaluators)

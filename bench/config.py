@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from methods import METHODS
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "paper"
+OWN_PRESETS = {"celebahq": "celebahq"}
+"""Dataset -> the preset with the paper's settings for it, where these are not `DEFAULT_PRESET`'s."""
 COMPONENTS = {"dataset": DATASETS, "method": METHODS, "backend": BACKENDS}
 
 
@@ -113,6 +115,19 @@ def find_preset(name: str) -> Path:
     raise UsageError(f"unknown preset or file {name!r} for --config; {suggestion(name, known)}")
 
 
+def default_preset(datasets: Sequence[str]) -> str:
+    """The preset of a run for which none was named.
+
+    Raises:
+        UsageError: the datasets have different ones.
+    """
+    presets = {OWN_PRESETS.get(name, DEFAULT_PRESET): name for name in datasets}
+    if len(presets) > 1:
+        names = " and ".join(map(repr, presets.values()))
+        raise UsageError(f"datasets {names} have settings of their own; run them apart, or name a preset with --config")
+    return next(iter(presets), DEFAULT_PRESET)
+
+
 def parse_assignment(text: str) -> tuple[list[str], Any]:
     """'a.b=v' to (["a", "b"], value); the value is JSON where it parses, else a string.
 
@@ -165,14 +180,14 @@ def build_config(config: str | None, assignments: list[str], flags: Mapping[str,
     """Merge all sources and validate names and top-level keys; imports no component.
 
     Args:
-        config: preset name or file; None is the default preset.
+        config: preset name or file; None is the dataset's default preset.
         assignments: `-s` texts.
         flags: command-line flags that were given, by field name.
 
     Raises:
         UsageError: one sentence naming the key.
     """
-    raw = load_toml(find_preset(config or DEFAULT_PRESET))
+    raw = load_toml(find_preset(config or default_preset(flags.get("dataset", ()))))
     for text in assignments:
         _assign(raw, *parse_assignment(text))
     raw.update(flags)

@@ -1,8 +1,9 @@
 """Judging saved counterfactuals: predictions on the PNG that was written, then every metric."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from torch import nn
 
 from bench.datasets.base import Task
 from bench.errors import RunError, UsageError
+from bench.evaluators import Evaluators, Found, image_format
+from bench.faces import FACE_KEYS, correlations, explain_missing
 from bench.images import BadImage, read_image, to_float
 from bench.noise_check import NoiseCheck
 from bench.paths import path_figures, summarise_paths
+from bench.realism import Subject, inception_realism, load_extractor, oracle_realism
 from bench.registry import resolve
 from bench.sections import MetricsConfig
 from methods import noise
 from metrics import SAMPLE_METRICS
-from metrics.frechet import FrechetError, clean_fid, frechet_distance, inception_folder
 from metrics.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
 from metrics.measured import Measured
 
@@ -34,6 +37,8 @@ SUMMARY_KEYS = {
     "change_l1": "sparsity/change_l1",
 }
 NOISE_KEY = "validity/noise_success_rate"
+CHUNK = 64
+"""Samples whose images are held as floats at a time."""
 
 
 @dataclass
@@ -42,12 +47,14 @@ class Judge:
 
     Attributes:
         noise_check: tests saved images under fresh filter noise; None where that cannot be done, for `noise_reason`.
+        evaluators: networks of the identity, attribute and perceptual metrics.
     """
 
     regressor: nn.Module
     oracle: nn.Module
     noise_check: NoiseCheck | None = None
     noise_reason: str = ""
+    evaluators: Evaluators = field(default_factory=Evaluators)
 
     @torch.no_grad()
     def predict(self, pixels: np.ndarray) -> tuple[float, float]:
@@ -85,11 +92,39 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a finished cell is worth: its table of samples, its summary, and why a figure is missing."""
+    """What a finished cell is worth: its table of samples, its summary, and why a figure is missing.
+
+    Attributes:
+        definitions: metric -> what defines its value, with a fingerprint, where more than one definition is in use.
+    """
 
     frame: pd.DataFrame
     summary: dict[str, Estimate]
     notes: dict[str, str]
+    definitions: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SavedPairs:
+    """Original and saved counterfactual of every sample in the task's order, read from disk at every iteration.
+
+    Attributes:
+        names: file of every counterfactual in `folder`, None for a failed sample.
+    """
+
+    task: Task
+    names: tuple[str | None, ...]
+    folder: Path
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for original, name in zip(self.task.images, self.names, strict=True):
+            yield original, None if name is None else _pixels(self.folder / name, original.shape[0])
+
+
+def saved_pairs(task: Task, rows: list[dict[str, Any]], images: Path) -> SavedPairs:
+    """The pairs of a cell's recorded rows."""
+    by_id = {row["id"]: row for row in rows}
+    return SavedPairs(task, tuple(None if by_id[i]["failure"] else by_id[i]["image"] for i in task.ids), images)
 
 
 def judge_samples(
@@ -114,10 +149,34 @@ def judge_samples(
         RunError: a saved image is gone or damaged.
     """
     images = cell / "images"
-    draws = noise_predictions(judge, task, rows, images, report)
-    frame = sample_table(task, rows, images, tolerance, draws)
-    extra, notes = realism(judge, task, frame, inputs, images, metrics.inception_weights)
-    summary = summarise(frame, cell.name, metrics.bootstrap_seed) | extra
+    pairs = saved_pairs(task, rows, images)
+    draws = noise_predictions(judge, task, pairs, report)
+    image = image_format(metrics.mode, task.masks is not None)
+    found = judge.evaluators.measure(pairs, jpeg=image != "PNG")
+    frame = sample_table(task, rows, images, tolerance, draws, found)
+    summary = summarise(frame, cell.name, metrics.bootstrap_seed)
+    subject = Subject(
+        pairs,
+        task.sources or task.ids,
+        frame["failure"].isna().to_numpy(),
+        frame["valid"].to_numpy() > 0,
+        task.masks is not None,
+    )
+    notes: dict[str, str] = {}
+    definitions = judge.evaluators.definitions(image)
+    features = judge.oracle_features if callable(getattr(judge.oracle, "features", None)) else None
+    realism = [
+        oracle_realism(subject, features),
+        inception_realism(subject, metrics, *load_extractor(metrics.inception_weights)),
+    ]
+    for part in (*realism, correlations(judge.evaluators, task, found, subject.valid, image)):
+        summary |= part.summary
+        notes |= part.notes
+        definitions |= part.definitions
+    notes |= explain_missing(judge.evaluators, task, summary)
+    definitions = {
+        key: facts for key, facts in definitions.items() if key in summary and summary[key].value is not None
+    }
     if task.sources is not None:
         size = task.images.shape[1]
         figures = path_figures(task, frame, lambda name: to_float(_pixels(images / name, size)))
@@ -127,55 +186,67 @@ def judge_samples(
             "all others take an image's rows for independent"
         )
     notes[NOISE_KEY] = judge.noise_reason if judge.noise_check is None else judge.noise_check.describe()
-    return Judged(frame, summary, notes)
+    return Judged(frame, summary, notes, definitions)
 
 
 def noise_predictions(
-    judge: Judge, task: Task, rows: list[dict[str, Any]], images: Path, report: Callable[[int, int], None]
+    judge: Judge, task: Task, pairs: SavedPairs, report: Callable[[int, int], None]
 ) -> np.ndarray | None:
     """r(F(x'; noise)) of every sample in the task's order, (N, K); None where the judge has no check."""
     if judge.noise_check is None:
         return None
-    by_id = {row["id"]: row for row in rows}
-    saved = (
-        None if by_id[name]["failure"] else _pixels(images / by_id[name]["image"], task.images.shape[1])
-        for name in task.ids
-    )
+    saved = (counterfactual for _, counterfactual in pairs)
     # Named after the image: whichever other values were asked for, a counterfactual meets the same draws.
     return judge.noise_check.predict_all(task.sources or task.ids, saved, report)
 
 
 def sample_table(
-    task: Task, rows: list[dict[str, Any]], images: Path, tolerance: float, draws: np.ndarray | None = None
+    task: Task,
+    rows: list[dict[str, Any]],
+    images: Path,
+    tolerance: float,
+    draws: np.ndarray | None = None,
+    found: Found | None = None,
 ) -> pd.DataFrame:
     """One row a sample in the task's order, with every per-sample metric.
 
     Args:
         draws: predictions under fresh noise, (N, K), of `noise_predictions`.
+        found: what the evaluators say of the same samples.
     """
     by_id = {row["id"]: row for row in rows}
-    ordered = [by_id[name] for name in task.ids]
-    size = task.images.shape[1:3]
-    saved = [
-        np.full((3, *size), np.nan, np.float32) if row["failure"] else to_float(_pixels(images / row["image"], size[0]))
-        for row in ordered
-    ]
-    frame = pd.DataFrame(ordered)
-    measured = Measured(
-        original=to_float(task.images),
-        counterfactual=np.stack(saved),
-        target=task.targets.astype(np.float64),
-        prediction=frame["prediction"].to_numpy(np.float64),
-        oracle=frame["oracle"].to_numpy(np.float64),
-        mask=task.masks,
-        tolerance=tolerance,
-        noise_predictions=draws,
-    )
+    frame = pd.DataFrame([by_id[name] for name in task.ids])
+    found = found or Found()
+    pairs, tables = iter(saved_pairs(task, rows, images)), []
+    for start in range(0, len(task.ids), CHUNK):
+        part = slice(start, start + CHUNK)
+        original, saved = zip(*islice(pairs, CHUNK), strict=True)
+        missing = np.full((3, *task.images.shape[1:3]), np.nan, np.float32)
+        measured = Measured(
+            original=to_float(np.stack(original)),
+            counterfactual=np.stack([missing if pixels is None else to_float(pixels) for pixels in saved]),
+            target=task.targets[part].astype(np.float64),
+            prediction=frame["prediction"].to_numpy(np.float64)[part],
+            oracle=frame["oracle"].to_numpy(np.float64)[part],
+            mask=_part(task.masks, part),
+            tolerance=tolerance,
+            noise_predictions=_part(draws, part),
+            identity=_part(found.identity, part),
+            attributes=_part(found.before, part),
+            counterfactual_attributes=_part(found.after, part),
+            perceptual=_part(found.perceptual, part),
+        )
+        tables.append(pd.DataFrame(metric_columns(measured)))
     if task.attribute is not None:
         frame["attribute"] = task.attribute
-    for name, values in metric_columns(measured).items():
-        frame[name] = values
+    metrics = pd.concat(tables, ignore_index=True)
+    for name in metrics:
+        frame[name] = metrics[name]
     return frame
+
+
+def _part(values: np.ndarray | None, part: slice) -> np.ndarray | None:
+    return None if values is None else values[part]
 
 
 def metric_columns(measured: Measured) -> dict[str, np.ndarray]:
@@ -211,42 +282,12 @@ def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimat
         summary["throughput/seconds_per_valid"] = ratio_estimate(seconds, valid, generator, "s")
     if "noise_success" in frame:  # last, so that the other intervals are those of a record without it
         summary[NOISE_KEY] = mean_estimate(frame["noise_success"].to_numpy(), generator, "fraction")
+    for name, key in FACE_KEYS.items():
+        if name == "fva" and name in frame:
+            summary[key] = rate_estimate(frame[name].dropna().to_numpy() > 0)
+        elif name in frame:
+            summary[key] = mean_estimate(frame[name].to_numpy(), generator, "attributes" if name == "mnac" else "1")
     return summary
-
-
-def realism(
-    judge: Judge, task: Task, frame: pd.DataFrame, inputs: Path, images: Path, weights: str
-) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """FID, where its weights are at hand, and the Frechet distance on the oracle's features; with reasons."""
-    summary, notes = {}, {}
-    kept = frame["failure"].isna().to_numpy()
-    count = int(kept.sum())
-    size = task.images.shape[1]
-    saved = (
-        np.stack([to_float(_pixels(images / name, size)) for name in frame["image"][kept]])
-        if count
-        else np.empty((0, 3, size, size))
-    )
-    distance = None
-    if count:
-        real = judge.oracle_features(to_float(task.images[kept]))
-        distance = frechet_distance(real, judge.oracle_features(saved))
-    summary["realism/oracle_feature_distance"] = Estimate(value=distance, n=count)
-    notes["realism/oracle_feature_distance"] = (
-        "Frechet distance on the oracle's features, not FID; biased upwards for few images"
-    )
-    folder, reason = inception_folder(weights or None)
-    if folder is None:
-        summary["realism/fid"], notes["realism/fid"] = Estimate(value=None, n=count), reason
-    elif count < 2:
-        summary["realism/fid"], notes["realism/fid"] = Estimate(value=None, n=count), "fewer than two counterfactuals"
-    else:
-        try:
-            value = clean_fid(inputs, images, folder, torch.device("cpu"))
-        except FrechetError as error:
-            value, notes["realism/fid"] = None, str(error)
-        summary["realism/fid"] = Estimate(value=value, n=count)
-    return summary, notes
 
 
 def write_table(frame: pd.DataFrame, cell: Path) -> None:

@@ -33,6 +33,7 @@ class CellRecord(_Model):
         timings: seconds by phase (building apart), per-step latency, slot occupancy, peak memory; summed over
             the sessions of a resumed cell; rates, latency, occupancy, energy and memory are the last one's.
         failures: failure reason -> number of samples.
+        definitions: metric -> what defines its value, with a fingerprint: figures of equal fingerprints are comparable.
     """
 
     schema_version: int = SCHEMA
@@ -51,6 +52,7 @@ class CellRecord(_Model):
     failures: dict[str, int] = {}
     summary: dict[str, Estimate] = {}
     notes: dict[str, str] = {}
+    definitions: dict[str, dict[str, Any]] = {}
     timings: dict[str, Any] = {}
     execution: dict[str, Any] = {}
     sessions: int = 1

@@ -1,26 +1,25 @@
 """`bench judge`: every metric of finished cells again, from the saved images, without a search.
 
 What the search left (images, rows, timings) stays. Predictions, the table of samples, summary and notes are made anew
-with the data, weights and metric options that the record names.
+with the data, weights and metric options that the record names, or with others for the metrics alone.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from bench import __version__
-from bench.cell import build_judge, fingerprint, judging_roles, load_weights
+from bench.cell import build_judge, fingerprint, judging_roles, load_task, load_weights
 from bench.checkpoints import Loaded
-from bench.config import RunConfig, component_options, describe
+from bench.config import RunConfig, component_options, describe, parse_assignment
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
 from bench.images import BadImage, read_image
 from bench.judge import Judge, failures, judge_samples, write_table
-from bench.paths import expand
 from bench.progress import Display
 from bench.record import CellRecord, Journal, SuiteRecord, now, read_suite, write_json
 from bench.registry import check_name, resolve
@@ -30,41 +29,63 @@ from metrics.frechet import inception_folder
 
 KEPT_NOTES = ("backend", "timings/")
 """Notes on the search, by the start of their key; all others are the judge's."""
+MEASURING = ("identity", "attributes")
+"""Roles whose networks only measure, so that others may take their place."""
 
 
-def rejudge(folder: Path, draws: int | None, display: Display) -> SuiteRecord:
+def rejudge(folder: Path, draws: int | None, display: Display, assignments: Sequence[str] = ()) -> SuiteRecord:
     """Judge every finished cell of a suite again and rewrite its tables and records.
 
     Args:
         draws: fresh filter noises an image, instead of the recorded `metrics.noise_draws` (older records: the default).
+        assignments: "metrics.KEY=VALUE" and "weights.identity=FILE" (or weights.attributes), instead of the recorded.
 
     Raises:
-        UsageError: no finished cell; data or weights are not those of the record; an image is not the recorded one.
+        UsageError: no finished cell; data or weights are not those of the record; an image is not the recorded one;
+            another assignment, as it would not be the same run any more.
     """
     suite = read_suite(folder)
     finished = [cell for cell in suite.cells if cell.status == "ok"]
     if not finished:
         raise UsageError(f"{folder} has no finished cell to judge")
     with locked(folder):
-        config = _recorded_config(suite, draws, folder)
-        loaded = [(record, *_load(config, record, folder)) for record in finished]  # refuse before anything changes
+        changes = _changes(assignments) | ({} if draws is None else {("metrics", "noise_draws"): draws})
+        config = _recorded_config(suite, changes, folder)
+        replaced = {key for section, key in changes if section == "weights"}
+        # All are loaded first: refuse before anything changes.
+        loaded = [(record, *_load(config, record, folder, replaced)) for record in finished]
         for record, task, judge, weights in loaded:
             display.begin(record.id, len(task.ids))
             _judge_cell(record, task, judge, config.metrics, folder, display)
             _note_weights(record, weights)
             write_json(folder / record.id / "result.json", record)
-        suite.config["metrics"] = config.metrics.model_dump(mode="json")
+        suite.config |= {"metrics": config.metrics.model_dump(mode="json"), "weights": dict(config.weights)}
         write_json(folder / "suite.json", suite)
     return suite
 
 
-def _recorded_config(suite: SuiteRecord, draws: int | None, folder: Path) -> RunConfig:
-    metrics = dict(suite.config.get("metrics", {}))
-    if draws is not None:
-        metrics["noise_draws"] = draws
+def _changes(assignments: Sequence[str]) -> dict[tuple[str, str], Any]:
+    """(section, key) -> value of assignments that leave the run what it was."""
+    changes = {}
+    for text in assignments:
+        keys, value = parse_assignment(text)
+        if len(keys) != 2 or not (keys[0] == "metrics" or (keys[0] == "weights" and keys[1] in MEASURING)):
+            raise UsageError(
+                f"--set {text!r}: judging again can change metrics.KEY, weights.{' and weights.'.join(MEASURING)} only"
+            )
+        changes[keys[0], keys[1]] = value
+    return changes
+
+
+def _recorded_config(suite: SuiteRecord, changes: Mapping[tuple[str, str], Any], folder: Path) -> RunConfig:
+    sections = {name: dict(suite.config.get(name, {})) for name in ("metrics", "weights")}
+    for (section, key), value in changes.items():
+        sections[section][key] = value
     try:
-        config = RunConfig(**(suite.config | {"metrics": metrics}))
+        config = RunConfig(**(suite.config | sections))
     except ValidationError as error:
+        if (*error.errors()[0]["loc"][:2],) in changes:
+            raise UsageError(describe(error)) from error
         raise UsageError(
             f"{folder / 'suite.json'} has a configuration of another version: {describe(error)}"
         ) from error
@@ -74,18 +95,21 @@ def _recorded_config(suite: SuiteRecord, draws: int | None, folder: Path) -> Run
     return config
 
 
-def _load(config: RunConfig, record: CellRecord, folder: Path) -> tuple[Task, Judge, dict[str, Loaded]]:
+def _load(
+    config: RunConfig, record: CellRecord, folder: Path, replaced: set[str]
+) -> tuple[Task, Judge, dict[str, Loaded]]:
     """A cell's data and judge, proved to be those of its record."""
     check_name(DATASETS, record.dataset, "dataset")
     # A folder may hold cells of several commands: a cell's own options and size count.
     options = config.options | record.options
     targets = tuple(record.facts.get("targets", ()))
     limit = record.samples // max(1, len(targets))
-    config = config.model_copy(update={"options": options, "limit": limit, "seed": record.seed})
+    changes = {"options": options, "limit": limit, "seed": record.seed, "targets": targets}
+    config = config.model_copy(update=changes)
     source: Dataset = resolve(DATASETS, record.dataset, "dataset")(component_options(config, "dataset", record.dataset))
-    task = expand(source.load(config.limit), targets)
     weights = load_weights(config, source, judging_roles(config, source))
-    _check_digests(record, task, weights, folder)
+    task = load_task(config, source, weights["regressor"])
+    _check_digests(record, task, {role: network for role, network in weights.items() if role not in replaced}, folder)
     return task, build_judge(weights, config.metrics, record.seed, task), weights
 
 
@@ -128,7 +152,7 @@ def _judge_cell(
     record.notes = (
         kept | judged.notes | {"metrics": f"computed again from the saved images by {__version__} at {now()}"}
     )
-    record.summary, record.failures = judged.summary, failures(judged.frame)
+    record.summary, record.failures, record.definitions = judged.summary, failures(judged.frame), judged.definitions
 
 
 def _predictions(judge: Judge, row: dict[str, Any], cell: Path) -> dict[str, float]:

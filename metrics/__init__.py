@@ -10,5 +10,9 @@ SAMPLE_METRICS: dict[str, str] = {
     "change_l1": "metrics.sparsity:change_l1",
     "noise_success": "metrics.validity:noise_success",
     "noise_prediction": "metrics.validity:noise_prediction",
+    "fs": "metrics.faces:face_similarity",
+    "fva": "metrics.faces:face_verification",
+    "mnac": "metrics.faces:attribute_changes",
+    "lpips": "metrics.perceptual:perceptual_distance",
 }
 """Metric name -> "module:function" of Measured -> float64 (N,), NaN where a sample has no counterfactual."""

@@ -1,10 +1,12 @@
-"""Frechet distances, through clean-fid's own functions."""
+"""Frechet distances (FID and split FID), through clean-fid's own functions."""
 
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -14,6 +16,13 @@ if TYPE_CHECKING:
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """Of NVIDIA's file that clean-fid uses. TorchScript can run code, so no other file is loaded."""
+
+Resize = Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
+"""clean-fid's names of resizing to 299x299: "clean" is Pillow's antialiased bicubic; "legacy_pytorch" is
+`interpolate(mode="bilinear")` without antialiasing, as in pytorch-fid; "legacy_tensorflow" is TensorFlow 1's bilinear
+resize inside the network, as in torch-fidelity and torchmetrics 1.4."""
+
+_BATCH = 32
 
 
 class FrechetError(ValueError):
@@ -25,6 +34,9 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float | None:
 
     With fewer samples than features the covariances are singular and the value is biased upwards:
     compare only values of the same N.
+
+    Raises:
+        FrechetError: the covariances are so degenerate that clean-fid finds no real square root.
     """
     if len(real) < 2 or len(generated) < 2:
         return None
@@ -32,7 +44,53 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float | None:
 
     real, generated = real.astype(np.float64), generated.astype(np.float64)
     moments = [(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (real, generated)]
-    return float(distance(*moments[0], *moments[1]))
+    try:
+        return float(distance(*moments[0], *moments[1]))
+    except ValueError as error:
+        raise FrechetError(f"clean-fid: {error}") from error
+
+
+def split_halves(ids: Sequence[str], generator: np.random.Generator, drop_odd: bool) -> tuple[set[str], set[str]]:
+    """Two random halves of the distinct ids.
+
+    Args:
+        drop_odd: of an odd number, leave one out, as ACE's compute_sFID.sh does; else the second half is larger.
+    """
+    distinct = sorted(set(ids))
+    shuffled = [distinct[index] for index in generator.permutation(len(distinct))]
+    half = len(shuffled) // 2
+    return set(shuffled[:half]), set(shuffled[-half:] if drop_odd and half else shuffled[half:])
+
+
+def split_frechet_distance(
+    real: np.ndarray,
+    real_ids: Sequence[str],
+    generated: np.ndarray,
+    generated_ids: Sequence[str],
+    halves: tuple[set[str], set[str]],
+) -> float | None:
+    """Split FID of ACE (Jeanneret et al. 2023, section 4.1): no counterfactual is compared with its own original.
+
+    The mean of the Frechet distances (originals of one half, counterfactuals of the other) and vice versa. It is not
+    the spatial FID of guided-diffusion, which shares its abbreviation.
+
+    Args:
+        real: features of originals, (N, D), named by `real_ids`.
+        generated: features of counterfactuals, (M, D); `generated_ids` name their originals.
+        halves: of `split_halves`.
+
+    Returns:
+        None where one of the four sets has fewer than two images.
+
+    Raises:
+        FrechetError: degenerate covariances.
+    """
+    distances = []
+    for here, there in (halves, halves[::-1]):
+        originals = real[[name in here for name in real_ids]]
+        distances.append(frechet_distance(originals, generated[[name in there for name in generated_ids]]))
+    first, second = distances
+    return None if first is None or second is None else (first + second) / 2
 
 
 def inception_folder(configured: str | None) -> tuple[Path | None, str]:
@@ -50,27 +108,47 @@ def inception_folder(configured: str | None) -> tuple[Path | None, str]:
     return None, f"{INCEPTION_FILE} not found; put it somewhere and set metrics.inception_weights"
 
 
-def clean_fid(real_folder: Path, generated_folder: Path, weights: Path, device: "torch.device") -> float:
-    """FID of two folders of images in clean-fid's "clean" mode.
+class Inception:
+    """Inception-v3's pool features by clean-fid.
 
     Args:
-        weights: folder that holds Inception's TorchScript file.
+        folder: holds Inception's TorchScript file.
+        sha256: of that file.
 
     Raises:
-        FrechetError: the weights are not the published file, or the statistics are degenerate.
+        FrechetError: another file; nothing of it was loaded.
     """
-    with (weights / INCEPTION_FILE).open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != INCEPTION_SHA256:
-            raise FrechetError(f"{weights / INCEPTION_FILE} is damaged or not the published file (sha256 differs)")
-    from cleanfid import fid
-    from cleanfid.inception_torchscript import InceptionV3W
 
-    model = InceptionV3W(str(weights), download=False, resize_inside=False).to(device).eval()
-    features = [
-        fid.get_folder_features(str(folder), model, num_workers=0, device=device, mode="clean", verbose=False)
-        for folder in (real_folder, generated_folder)
-    ]
-    try:
-        return float(fid.fid_from_feats(*features))
-    except ValueError as error:
-        raise FrechetError(f"clean-fid: {error}") from error
+    def __init__(self, folder: Path, device: "torch.device", sha256: str = INCEPTION_SHA256) -> None:
+        with (folder / INCEPTION_FILE).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise FrechetError(f"{folder / INCEPTION_FILE} is damaged or not the published file (sha256 differs)")
+        from cleanfid.inception_torchscript import InceptionV3W
+
+        self.device = device
+        self.network = InceptionV3W(str(folder), download=False).to(device).eval()
+
+    def features(self, images: Iterable[np.ndarray], resize: Resize) -> np.ndarray:
+        """Features of uint8 (H, W, 3) images: float32 (N, 2048).
+
+        `images` is read in batches, so that it may be a generator over files.
+        """
+        import torch
+        from cleanfid.fid import get_batch_features
+        from cleanfid.resize import build_resizer
+
+        # Under "legacy_tensorflow" clean-fid's resizer does nothing and the network resizes.
+        self.network.resize_inside = resize == "legacy_tensorflow"
+        resizer = build_resizer(resize)
+        found = [np.empty((0, 2048), np.float32)]
+        for batch in batches(images, _BATCH):
+            resized = np.stack([resizer(image).astype(np.float32).transpose(2, 0, 1) for image in batch])
+            found.append(get_batch_features(torch.from_numpy(resized), self.network, self.device))
+        return np.concatenate(found)
+
+
+def batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Up to `size` images at a time."""
+    source = iter(images)
+    while batch := list(islice(source, size)):
+        yield batch

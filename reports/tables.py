@@ -17,6 +17,12 @@ COLUMNS: list[tuple[str, str, int]] = [
     ("Square MAE", "quality/square_mae", 3),
     ("Background MAE", "quality/background_mae", 4),
     ("FID", "realism/fid", 2),
+    ("sFID", "realism/sfid", 2),
+    ("FVA", "identity/fva", 3),
+    ("FS", "identity/fs", 3),
+    ("MNAC", "attributes/mnac", 2),
+    ("CD", "attributes/cd", 2),
+    ("LPIPS", "perceptual/lpips", 3),
     ("oracle feature distance", "realism/oracle_feature_distance", 3),
     ("failure rate", "validity/failure_rate", 3),
     ("rising pairs, oracle", "path/monotonic_rate", 3),
@@ -43,8 +49,9 @@ def format_estimate(estimate: Estimate | None, decimals: int) -> str:
 
 
 def columns_of(cells: list[CellRecord]) -> list[tuple[str, str, int]]:
-    """The columns for which some cell has a figure."""
-    return [column for column in COLUMNS if any(column[1] in cell.summary for cell in cells)]
+    """The columns for which some cell has a figure; why there is none stands in the notes."""
+    found = {key for cell in cells for key, estimate in cell.summary.items() if estimate.value is not None}
+    return [column for column in COLUMNS if column[1] in found]
 
 
 def rows(suite: SuiteRecord) -> list[dict[str, str]]:

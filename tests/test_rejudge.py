@@ -116,3 +116,29 @@ def test_the_verb_prints_the_table_and_writes_the_page(suite: Path) -> None:
     assert (suite / "report.html").is_file()
     shown = CliRunner().invoke(app, ["show", str(suite)])
     assert "success, fresh noise" in shown.output
+
+
+def test_metrics_can_be_judged_another_way(suite: Path) -> None:
+    before = read_cell(suite / CELL)
+    rejudge(suite, 0, quiet(), ["metrics.mode=paper", "metrics.split_seed=3"])
+    recorded = read_suite(suite).config["metrics"]
+    assert (recorded["mode"], recorded["split_seed"], recorded["noise_draws"]) == ("paper", 3, 0)
+    for key, estimate in read_cell(suite / CELL).summary.items():
+        assert estimate.value == pytest.approx(before.summary[key].value, abs=1e-6), key  # Square's have one way only
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("weights.regressor=square-oracle", "metrics.KEY, weights.identity and weights.attributes only"),
+        ("diffae-re.lr=1", "metrics.KEY"),
+        ("metrics.mode=both", "metrics.mode"),
+        ("metrics.lpips_weights=nowhere.pth", "metrics.lpips_weights"),
+        ("weights.identity=nowhere.safetensors", "weights.identity.*nowhere.safetensors"),
+    ],
+)
+def test_what_would_be_another_run_or_cannot_be_read_is_refused(assignment: str, words: str, suite: Path) -> None:
+    record = (suite / "suite.json").read_bytes()
+    with pytest.raises(UsageError, match=words):
+        rejudge(suite, 0, quiet(), [assignment])
+    assert (suite / "suite.json").read_bytes() == record

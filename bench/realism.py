@@ -1,0 +1,193 @@
+"""How real a cell's counterfactuals look: FID, split FID, and the Frechet distance on the oracle's features."""
+
+import importlib.metadata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from bench.evaluators import Figures, Mode, Pairs, as_jpeg, definition, image_format
+from bench.images import to_float
+from bench.sections import MetricsConfig
+from methods import noise
+from metrics.frechet import (
+    INCEPTION_SHA256,
+    FrechetError,
+    Inception,
+    Resize,
+    batches,
+    frechet_distance,
+    inception_folder,
+    split_frechet_distance,
+    split_halves,
+)
+from metrics.intervals import Estimate
+
+FID, SFID, ORACLE = "realism/fid", "realism/sfid", "realism/oracle_feature_distance"
+RESIZES: dict[Mode, dict[str, Resize]] = {
+    "paper": {FID: "legacy_tensorflow", SFID: "legacy_pytorch"},
+    "corrected": {FID: "clean", SFID: "clean"},
+}
+"""The paper's FID is torchmetrics 1.4.2's, ACE's split FID is pytorch-fid's; their resizing differs."""
+
+
+class Extractor(Protocol):
+    """Features of images for FID; metrics.frechet.Inception is the one."""
+
+    def features(self, images: Iterable[np.ndarray], resize: Resize) -> np.ndarray:
+        """uint8 (H, W, 3) images to (N, D)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What realism is measured of.
+
+    Attributes:
+        pairs: original and counterfactual of every sample, read anew at every iteration.
+        sources: name of every sample's original; several samples may share one.
+        kept: samples with a counterfactual, bool (N,).
+        valid: samples whose counterfactual is valid, bool (N,).
+        has_masks: the data is Square's, whose published counterfactuals are PNG files.
+    """
+
+    pairs: Pairs
+    sources: tuple[str, ...]
+    kept: np.ndarray
+    valid: np.ndarray
+    has_masks: bool
+
+
+def load_extractor(configured: str) -> tuple[Inception | None, str]:
+    """clean-fid's Inception where its file is at hand, or None and why not."""
+    folder, reason = inception_folder(configured or None)
+    if folder is None:
+        return None, reason
+    try:
+        return Inception(folder, torch.device("cpu")), ""
+    except FrechetError as error:
+        return None, str(error)
+
+
+def inception_realism(
+    subject: Subject, metrics: MetricsConfig, extractor: Extractor | None, reason: str = ""
+) -> Figures:
+    """FID and split FID.
+
+    Both compare with every original once in mode "corrected". FID takes every saved counterfactual; in mode "paper"
+    its originals are those that have one, as the published pairing does. Split FID takes the valid counterfactuals
+    only, as ACE takes those that flipped the class.
+
+    Args:
+        reason: why there is no extractor.
+    """
+    count = int(subject.kept.sum())
+    empty = Estimate(value=None, n=count)
+    if extractor is None:
+        return Figures({FID: empty, SFID: empty}, {FID: reason, SFID: reason})
+    if count < 2:
+        few = "fewer than two counterfactuals"
+        return Figures({FID: empty, SFID: empty}, {FID: few, SFID: few})
+    features = {resize: _features(subject, metrics.mode, extractor, resize)
+                for resize in dict.fromkeys(RESIZES[metrics.mode].values())}  # fmt: skip
+    found = Figures()
+    for key, figure in ((FID, _fid), (SFID, _split_fid)):
+        try:
+            value, n, note = figure(subject, metrics, *features[RESIZES[metrics.mode][key]])
+        except FrechetError as error:
+            value, n, note = None, count, str(error)
+        found.summary[key] = Estimate(value=value, n=n)
+        if note:
+            found.notes[key] = note
+        if value is not None:
+            found.definitions[key] = _definition(key, subject, metrics)
+    return found
+
+
+def oracle_realism(subject: Subject, features: Callable[[np.ndarray], np.ndarray] | None) -> Figures:
+    """The Frechet distance on the oracle's features.
+
+    Args:
+        features: images float32 (N, 3, H, W) in [0, 1] to (N, D); None where the oracle has none to give.
+    """
+    count = int(subject.kept.sum())
+    note = "Frechet distance on the oracle's features, not FID; biased upwards for few images"
+    value = None
+    if features is None:
+        note = "the oracle is a network without a `features` method; give it one, (N, 3, H, W) -> (N, D)"
+    elif count:
+        original = _oracle_features(features, (pair[0] for pair in subject.pairs if pair[1] is not None))
+        saved = _oracle_features(features, (pair[1] for pair in subject.pairs if pair[1] is not None))
+        try:
+            value = frechet_distance(original, saved)
+        except FrechetError as error:
+            note = str(error)
+    return Figures({ORACLE: Estimate(value=value, n=count)}, {ORACLE: note})
+
+
+def _oracle_features(features: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]) -> np.ndarray:
+    """Of uint8 images, 64 at a time, so that memory does not grow with the data."""
+    chunks = (features(np.stack([to_float(image) for image in chunk])) for chunk in batches(images, 64))
+    return np.concatenate(list(chunks))
+
+
+def _features(
+    subject: Subject, mode: Mode, extractor: Extractor, resize: Resize
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Features of the distinct originals by name, and of the counterfactuals in order, (M, D)."""
+    jpeg = image_format(mode, subject.has_masks) != "PNG"
+    first = {name: index for index, name in reversed(list(enumerate(subject.sources)))}
+    names = sorted(first)
+    wanted = set(first.values())
+    originals = {subject.sources[i]: pair[0] for i, pair in enumerate(subject.pairs) if i in wanted}
+    real = extractor.features((originals[name] for name in names), resize)
+    saved = (as_jpeg(pair[1]) if jpeg else pair[1] for pair in subject.pairs if pair[1] is not None)
+    return dict(zip(names, real, strict=True)), extractor.features(saved, resize)
+
+
+def _fid(
+    subject: Subject, metrics: MetricsConfig, real: dict[str, np.ndarray], generated: np.ndarray
+) -> tuple[float | None, int, str]:
+    names = sorted(real)
+    if metrics.mode == "paper":
+        names = sorted({name for name, kept in zip(subject.sources, subject.kept, strict=True) if kept})
+    value = frechet_distance(np.stack([real[name] for name in names]), generated)
+    note = "" if value is not None else "fewer than two originals"
+    return value, len(generated), note
+
+
+def _split_fid(
+    subject: Subject, metrics: MetricsConfig, real: dict[str, np.ndarray], generated: np.ndarray
+) -> tuple[float | None, int, str]:
+    names = sorted(real)
+    shuffled = noise.numpy_generator("sfid", metrics.split_seed)
+    halves = split_halves(names, shuffled, drop_odd=metrics.mode == "paper")
+    valid = subject.valid[subject.kept]
+    sources = [name for name, kept in zip(subject.sources, subject.kept, strict=True) if kept]
+    value = split_frechet_distance(
+        np.stack([real[name] for name in names]),
+        names,
+        generated[valid],
+        [name for name, counts in zip(sources, valid, strict=True) if counts],
+        halves,
+    )
+    note = "" if value is not None else "fewer than two originals or valid counterfactuals in one of the halves"
+    return value, int(valid.sum()), note
+
+
+def _definition(key: str, subject: Subject, metrics: MetricsConfig) -> dict[str, Any]:
+    paired = key == FID and metrics.mode == "paper"
+    facts = {
+        "mode": metrics.mode,
+        "image": image_format(metrics.mode, subject.has_masks),
+        "network": "Inception-v3 (clean-fid)",
+        "weights": INCEPTION_SHA256,
+        "resize": RESIZES[metrics.mode][key],
+        "originals": "those with a counterfactual" if paired else "all",
+        "counterfactuals": "all saved" if key == FID else "valid",
+        "clean-fid": importlib.metadata.version("clean-fid"),
+    }
+    if key == SFID:
+        facts["split_seed"] = metrics.split_seed
+    return definition(**facts)
