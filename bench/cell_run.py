@@ -1,32 +1,32 @@
 """Running one cell, from weights to result.json, resumable at any point."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from backends import BACKENDS
 from backends.base import Backend, BackendError
 from bench.cell import Cell, build_method, fingerprint, judge_of
-from bench.costs import method_flops, recomputes
+from bench.cell_timings import flag_timings, note_figures, note_search
+from bench.costs import recomputes
 from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
-from bench.images import file_name, read_image, to_uint8, write_bytes, write_png
+from bench.images import file_name, read_image, to_uint8, write_png
 from bench.judge import failures, judge_samples, write_table
-from bench.memory import allocation_errors, is_out_of_memory, peak_memory_mib, release
-from bench.paths import CONTINUATION, Plan
+from bench.memory import allocation_errors, is_out_of_memory, release
+from bench.paths import Plan
 from bench.progress import Display
+from bench.reconstructions import COLUMNS, Reconstructions, is_intact
 from bench.record import CellRecord, Journal, now, read_cell, write_json
 from bench.registry import resolve
-from bench.timings import Session, build_figures, peak_figures, rate_figures, step_figures, work_figures
-from methods import METHODS
+from bench.timings import Session
 from methods.base import Method
-from methods.search import Event, Outcome, SlotSearch
+from methods.outcomes import Event, Outcome
+from methods.search import SlotSearch
 
 
 class CellRun:
@@ -43,6 +43,7 @@ class CellRun:
         self.journal = Journal(folder / "samples.jsonl")
         self.judge = judge_of(cell)
         self.rows: list[dict[str, Any]] = []
+        self.reconstructions: Reconstructions | None = None
         self.session: Session | None = None
         self.plan = Plan(cell.task, cell.config.path, lambda pixels: self.judge.predict(pixels)[0])
         facts = cell.facts()
@@ -70,6 +71,8 @@ class CellRun:
         write_json(self.folder / "result.json", self.record)
         try:
             self.rows = [row for row in self.journal.rows() if self._intact(row)]
+            if self.cell.config.reconstructions:
+                self.reconstructions = Reconstructions(self.folder, self.judge, self.rows)
             self._write_inputs()
             self._search()
             self._finish()
@@ -85,10 +88,16 @@ class CellRun:
         """What an earlier run of the same cell left, if anything.
 
         Raises:
-            UsageError: the folder holds another cell's results; names what differs.
+            UsageError: the folder holds another cell's results, named by what differs, or was recorded without the
+                reconstructions that are asked for now.
         """
         earlier = read_cell(self.folder)
         if earlier is None or earlier.fingerprint == self.record.fingerprint:
+            if self.cell.config.reconstructions and any(COLUMNS[0] not in row for row in self.journal.rows()):
+                raise UsageError(
+                    f"{self.folder} was made without reconstructions; use --fresh to start over, "
+                    "reconstructions=false to keep it, or -o for another folder"
+                )
             return earlier
         differing = [key for key in self.record.facts if earlier.facts.get(key) != self.record.facts[key]]
         raise UsageError(
@@ -101,7 +110,8 @@ class CellRun:
         if row["id"] not in self.cell.task.ids or row["failure"]:
             return row["id"] in self.cell.task.ids
         path = self.images / row["image"]
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+        whole = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+        return whole and is_intact(row, self.folder)
 
     def _write_inputs(self) -> None:
         self.inputs.mkdir(parents=True, exist_ok=True)
@@ -145,13 +155,8 @@ class CellRun:
             )
         flag = f"out of memory at {session.slots} slots, continued with {session.slots // 2}"
         session.slots //= 2
-        self._flag([flag])
+        flag_timings(self.record, [flag])
         self.display.message(f"{self.cell.id}: {flag}")
-
-    def _flag(self, reasons: list[str]) -> None:
-        """Say in the record why timings are not to be trusted."""
-        timings = self.record.timings
-        timings["timing_flags"] = list(dict.fromkeys([*timings.get("timing_flags", []), *reasons]))
 
     def _search_slots(self, session: Session) -> None:
         timings = self.record.timings
@@ -160,7 +165,8 @@ class CellRun:
             method, backend = self._prepare(session.slots)
         finally:
             timings["build_s"] = timings.get("build_s", 0.0) + time.perf_counter() - begun
-        search = SlotSearch(method, session.slots, self._show(len(self.rows)), self.cell.config.refill)
+        config = self.cell.config
+        search = SlotSearch(method, session.slots, self._show(len(self.rows)), config.refill, config.reconstructions)
         samples = (self.plan.sample(path) for path in self.plan.paths(self._open_samples()))
         session.statistics, session.report, session.recomputed = search.statistics, backend.report, recomputes(backend)
         session.meter.start()
@@ -172,7 +178,7 @@ class CellRun:
         finally:
             session.meter.stop()
             session.search_s += time.perf_counter() - begun
-            self._note_timings(session, method)
+            note_search(self.record, session, method, self.cell, self.folder)
             self.record.execution = backend.report.to_dict()
 
     def _prepare(self, slots: int) -> tuple[Method, Backend]:
@@ -232,50 +238,11 @@ class CellRun:
                 ) from error
             row["latency"] += time.perf_counter() - begun
             row["prediction"], row["oracle"] = self.judge.predict(read_image(self.images / name))
+        if self.reconstructions is not None:
+            row |= self.reconstructions.columns(outcome)
         self.journal.append(row)
         self.rows.append(row)
         self.display.phase(f"saved {len(self.rows)}", len(self.rows))
-
-    def _note_timings(self, session: Session, method: Method) -> None:
-        """Wall time by phase, added to an earlier session's where the cell was resumed, and steady steps."""
-        timings, statistics = self.record.timings, session.statistics
-        for phase, seconds in statistics.seconds.items():
-            timings[f"{phase}_s"] = timings.get(f"{phase}_s", 0.0) + seconds
-            session.method_s += seconds
-        calls = {f"{phase}_s": seconds for phase, seconds in statistics.calls.items()}
-        write_bytes(self.folder / "latency.json", json.dumps(calls).encode())
-        timings |= step_figures(statistics, method.cost)
-        timings |= {"slots": session.slots, "refill": self.cell.config.refill}
-        timings["peak_memory_mib"] = peak_memory_mib(self.cell.device)
-        if session.report is not None:
-            timings |= build_figures(session.report)
-            self._flag(session.report.flags)
-
-    def _note_figures(self, session: Session, frame: pd.DataFrame) -> None:
-        """Rates, work and energy, once it is known which samples are valid."""
-        cell, timings = self.cell, self.record.timings
-        mine = [row["id"] for row in self.rows[session.before :]]
-        frame = frame.set_index("id")
-        timings |= rate_figures(session, frame["latency"][mine].to_list(), int(frame["valid"][mine].sum()))
-        if session.meter.reason():
-            self.record.notes["timings/energy_per_counterfactual_j"] = session.meter.reason()
-        if not self.faithful:
-            return
-        networks = {role: loaded.network for role, loaded in cell.weights.items()}
-        flops = method_flops(
-            resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks, cell.task.images.shape[1]
-        )
-        if cell.config.path == CONTINUATION:
-            self.record.notes["timings/model_tflop"] = (
-                "counts the encoder's call for every row; a continuation has one a path"
-            )
-        timings |= work_figures(
-            session, flops, frame["forward"].to_list(), frame["backward"].to_list(), timings["step_median_s"]
-        )
-        peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
-        timings |= peaks
-        if reason:
-            self.record.notes["timings/step_fraction_of_peak"] = reason
 
     def _finish(self) -> None:
         if all(row["failure"] for row in self.rows):
@@ -293,9 +260,10 @@ class CellRun:
         )
         self.record.summary = judged.summary
         self.record.notes |= judged.notes
+        self.record.definitions = judged.definitions
         self.record.failures = failures(judged.frame)
         if self.session is not None:
-            self._note_figures(self.session, judged.frame)
+            note_figures(self.record, self.session, self.cell, self.rows, judged.frame, self.faithful)
         write_table(judged.frame, self.folder)
         self._close("ok", None)
 

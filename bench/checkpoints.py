@@ -2,22 +2,21 @@
 
 import hashlib
 import json
-import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from bench.config import describe
 from bench.errors import UsageError
 from bench.kinds import KINDS, ROLES, build_network
+from bench.own_models import is_callable_reference, load_callable, load_diffusers
+from bench.state_files import Loaded, check_finite, read_blob, read_state
 from bench.weights import SHIPPED
 from methods.diffusion.published import CheckpointMismatch, load_exactly
+
+__all__ = ["SHIPPED", "Card", "Loaded", "load_kind", "load_network", "read_card", "weights_path"]
 
 
 class Card(BaseModel):
@@ -27,15 +26,6 @@ class Card(BaseModel):
 
     kind: str
     config: dict[str, object]
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A frozen network in evaluation mode with where it came from."""
-
-    network: nn.Module
-    path: Path
     sha256: str
 
 
@@ -62,65 +52,66 @@ def read_card(path: Path) -> Card:
         raise UsageError(f"{card} is not a weights card: {str(error).splitlines()[0]}") from error
 
 
-def _parse(path: Path, blob: bytes) -> Mapping[str, Tensor]:
-    """Tensors of a .safetensors or a torch file; nothing in it is executed."""
-    if path.suffix == ".safetensors":
-        try:
-            return parse_safetensors(blob)
-        except SafetensorError as error:
-            raise UsageError(f"{path} is damaged or not safetensors ({error}); fetch it again") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise UsageError(f"{path} is damaged or not a torch file of plain tensors") from error
-    except pickle.UnpicklingError as error:
-        raise UsageError(f"{path} holds more than tensors and is refused; export it as safetensors") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"{path} is not a state dict of tensors")
-    return state
-
-
-def load_network(name_or_path: str, role: str) -> Loaded:
+def load_network(reference: str, role: str) -> Loaded:
     """A network from shipped or given weights.
 
     Args:
-        name_or_path: shipped name, or a file with a card beside it.
+        reference: a shipped name; a file with a card beside it; "package.module:callable" or
+            "package.module:callable@FILE" (roles "regressor" and "oracle"); or the folder of a diffusers
+            UNet2DModel (role "ddpm"). See bench.own_models for the last two.
         role: key of bench.kinds.ROLES.
 
     Raises:
         UsageError: missing, truncated, altered, of another architecture, or with non-finite values.
     """
-    path = weights_path(name_or_path)
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"weights.{role}: cannot read {path}: {error.strerror}") from error
+    option, path = f"weights.{role}", weights_path(reference)
+    if not path.exists() and is_callable_reference(reference):
+        return load_callable(reference, role, option)
+    if path.is_dir():
+        return load_diffusers(path, role, option)
+    return _load(path, ROLES[role], option)
+
+
+def load_kind(path: Path, kind: str, option: str) -> Loaded:
+    """A network of one kind from a file with a card beside it.
+
+    Args:
+        kind: key of bench.kinds.KINDS.
+        option: what gave the file ("--from"), for errors.
+
+    Raises:
+        UsageError: as `load_network`.
+    """
+    return _load(path, (kind,), option)
+
+
+def _load(path: Path, kinds: Collection[str], option: str) -> Loaded:
+    blob = read_blob(path, option)
     card = read_card(path)
     if card.kind not in KINDS:
         raise UsageError(
             f"{path.with_suffix('.json')}: unknown kind of network {card.kind!r}; known: {', '.join(KINDS)}"
         )
+    if card.kind not in kinds:
+        needed = " or ".join(map(repr, kinds))
+        raise UsageError(f"{option}: {path} is a network of kind {card.kind!r}; {needed} is needed")
+    state = read_state(path, blob, option)
     sha256 = hashlib.sha256(blob).hexdigest()
-    state = {
-        key: value.to(torch.float32) if value.is_floating_point() else value
-        for key, value in _parse(path, blob).items()
-    }
     if sha256 != card.sha256:
         raise UsageError(
-            f"weights.{role}: {path} is not the file its card describes (sha256 differs); fetch or train it again"
+            f"{option}: {path} is not the file its card describes (sha256 differs); fetch or train it again"
         )
-    bad = [key for key, value in state.items() if value.layout != torch.strided or not torch.isfinite(value).all()]
-    if bad:
-        raise UsageError(f"weights.{role}: {path}: {bad[0]} holds NaN or infinite values")
+    check_finite(state, path, option)
+    return Loaded(_build(card, state, path, option), path, sha256)
+
+
+def _build(card: Card, state: Mapping[str, Tensor], path: Path, option: str) -> nn.Module:
+    """The card's network with these weights, frozen."""
     try:
-        network = load_exactly(build_network(card.kind, card.config), state, f"weights.{role}: {path}")
+        return load_exactly(build_network(card.kind, card.config), state, f"{option}: {path}")
     except CheckpointMismatch as error:
         raise UsageError(str(error)) from error
     except ValidationError as error:
         raise UsageError(f"{path.with_suffix('.json')}: {describe(error, 'config')}") from error
     except ValueError as error:
         raise UsageError(f"{path.with_suffix('.json')}: {error}") from error
-    if card.kind not in ROLES[role]:
-        needed = " or ".join(map(repr, ROLES[role]))
-        raise UsageError(f"weights.{role}: {path} is a network of kind {card.kind!r}; {needed} is needed")
-    return Loaded(network, path, sha256)

@@ -35,6 +35,14 @@ def report(
     results: Annotated[
         Optional[Path], typer.Option("--results", help="Also write the figures by method to this JSON file.")
     ] = None,
+    sweep: Annotated[
+        Optional[Path],
+        typer.Option("--sweep", help="Also write a picture of several reference values an image to this PNG."),
+    ] = None,
+    difference: Annotated[
+        str, typer.Option("--difference", help="What the sweep's differences are to: reconstruction or input.")
+    ] = "reconstruction",
+    images: Annotated[int, typer.Option("--images", min=1, help="Images of the sweep.")] = 4,
 ) -> None:
     """Write the HTML pages of recorded suites again."""
     from reports.page import write_page
@@ -46,6 +54,18 @@ def report(
             typer.echo(write_results(folder, results))
     if grid is not None:
         typer.echo(write_grid(folders, grid))
+    if sweep is not None:
+        typer.echo(_write_sweep(folders, sweep, difference, images))
+
+
+def _write_sweep(folders: list[Path], path: Path, difference: str, images: int) -> Path:
+    from bench.errors import UsageError
+    from bench.registry import suggestion
+    from reports.sweep import BASES, write_sweep
+
+    if difference not in BASES:
+        raise UsageError(f"unknown --difference {difference!r}; {suggestion(difference, BASES)}")
+    return write_sweep(folders, path, difference, images)
 
 
 def judge(

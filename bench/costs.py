@@ -1,5 +1,7 @@
 """Floating-point operations of a method's networks, counted on the eager networks; a multiply-add is two.
 
+A method may have no denoiser, and may differentiate a classifier instead of the regressor.
+
 Counted by PyTorch's FlopCounterMode (convolutions, matrix products and attention) on the meta device, so
 nothing is computed. Backward is the pull-back to the inputs alone, as weights are frozen. It counts every
 input's gradient; where a method needs fewer (the first decoding step of Diff-AE-RE) that is one small
@@ -62,28 +64,46 @@ class MethodFlops:
     """What a method computes for one image.
 
     Attributes:
-        networks: "denoiser", "regressor" and, where there is one, "encoder".
+        networks: "regressor" and, where there is one, "denoiser", "encoder" and "classifier".
         cost: denoiser calls of "encode", "step" and "refine". Besides, a step calls the regressor forward and
-            backward once, and encoding calls the encoder.
+            backward once (with a classifier, that one forward and backward and the regressor forward), and encoding
+            calls the encoder.
     """
 
     networks: Mapping[str, NetworkFlops]
     cost: Mapping[str, Evaluations]
 
+    @property
+    def denoiser(self) -> NetworkFlops:
+        """Of one denoiser call; nothing where there is no denoiser."""
+        return self.networks.get("denoiser", NetworkFlops(0, 0))
+
+    def _judging(self, again: int) -> int:
+        """Operations of judging one step's image, whose forward pass is computed `again` times."""
+        regressor, classifier = self.networks["regressor"], self.networks.get("classifier")
+        if classifier is None:
+            return again * regressor.forward + regressor.backward
+        return regressor.forward + again * classifier.forward + classifier.backward
+
     def phase(self, phase: str, recomputed: bool = False) -> int:
         """Operations of one call of a phase; `recomputed` adds the second forward pass of checkpointing."""
         again = 2 if recomputed else 1
-        denoiser, calls = self.networks["denoiser"], self.cost[phase]
+        denoiser, calls = self.denoiser, self.cost[phase]
         stored = calls.forward - calls.backward  # never pulled back, so never recomputed
         total = denoiser.forward * (stored + again * calls.backward) + denoiser.backward * calls.backward
         if phase == "step":
-            regressor = self.networks["regressor"]
-            total += again * regressor.forward + regressor.backward
+            total += self._judging(again)
         if phase == "encode" and "encoder" in self.networks:
             total += self.networks["encoder"].forward
         return total
 
-    def total(self, forward_calls: Sequence[int], backward_calls: Sequence[int], recomputed: bool = False) -> int:
+    def total(
+        self,
+        forward_calls: Sequence[int],
+        backward_calls: Sequence[int],
+        recomputed: bool = False,
+        iterations: Sequence[int] | None = None,
+    ) -> int:
         """Operations of whole searches.
 
         A sample that continues from another one's solution was not encoded; its encoder call, one small network
@@ -91,14 +111,24 @@ class MethodFlops:
 
         Args:
             forward_calls, backward_calls: for every sample, its denoiser calls, as recorded.
+            iterations: for every sample, the steps it was part of; without them they are taken from the pull-backs,
+                which only methods that differentiate the denoiser have.
+
+        Raises:
+            ValueError: the steps are neither given nor to be had from pull-backs.
         """
         again = 1 if recomputed else 0
         forward, backward = sum(forward_calls), sum(backward_calls)
-        denoiser, regressor = self.networks["denoiser"], self.networks["regressor"]
+        denoiser = self.denoiser
         total = denoiser.forward * (forward + again * backward) + denoiser.backward * backward
-        steps = sum(max(0, calls - self.cost["encode"].backward) for calls in backward_calls)
-        steps //= max(1, self.cost["step"].backward)
-        total += steps * ((1 + again) * regressor.forward + regressor.backward)
+        if iterations is None and self.cost["step"].backward == 0:
+            raise ValueError("steps without pull-backs cannot be counted from denoiser calls; pass iterations")
+        if iterations is None:
+            steps = sum(max(0, calls - self.cost["encode"].backward) for calls in backward_calls)
+            steps //= self.cost["step"].backward
+        else:
+            steps = sum(iterations)
+        total += steps * self._judging(1 + again)
         return total + len(backward_calls) * (self.networks["encoder"].forward if "encoder" in self.networks else 0)
 
 

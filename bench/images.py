@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""File name endings of these formats."""
 _MAX_PIXELS = 4096 * 4096
 
 
@@ -17,7 +19,9 @@ class BadImage(ValueError):
 
 
 def read_image(path: Path, size: int | None = None) -> np.ndarray:
-    """Read an 8-bit RGB image: uint8 (H, W, 3).
+    """Read an 8-bit RGB image: uint8 (H, W, 3), turned upright as its EXIF orientation says.
+
+    Grey, palette and CMYK images are converted; what would lose something unseen is refused.
 
     Args:
         size: required height and width.
@@ -25,24 +29,53 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
     Raises:
         BadImage: truncated, of another format, size or depth, or with transparent pixels.
     """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise BadImage(
+            f"{path}: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so damage would go unseen; set it to False"
+        )
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise BadImage(f"{path}: {image.width}x{image.height} pixels are more than {_MAX_PIXELS}")
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                raise BadImage(f"{path}: more than 8 bits a channel; convert it to 8-bit RGB")
-            if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-                raise BadImage(f"{path}: has transparent pixels; flatten it first")
-            pixels = np.asarray(image.convert("RGB"))
+            _refuse(image, path)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise BadImage(f"{path}: not an image in one of {', '.join(FORMATS)}") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, BadImage):
             raise
         raise BadImage(f"{path}: damaged or unreadable ({error})") from error
     if size is not None and pixels.shape[:2] != (size, size):
         raise BadImage(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels; {size}x{size} are needed")
     return pixels
+
+
+def _refuse(image: Image.Image, path: Path) -> None:
+    """Raise BadImage for what cannot become 8-bit RGB without loss; only alpha needs the pixels decoded."""
+    if image.width * image.height > _MAX_PIXELS:
+        raise BadImage(f"{path}: {image.width}x{image.height} pixels are more than {_MAX_PIXELS}")
+    # Pillow gives 16-bit RGB the mode "RGB" and drops the low bytes; only the decoder's raw mode tells.
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    if deep or any(";16" in str(tile[3]) for tile in image.tile):
+        raise BadImage(f"{path}: more than 8 bits a channel; convert it to 8-bit RGB")
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise BadImage(f"{path}: has transparent pixels; flatten it first")
+
+
+def centre_resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The largest square around the centre, resized to (size, size) by Pillow's bilinear filter with antialiasing.
+
+    Args:
+        pixels: uint8 (H, W, 3), at least `size` high and wide.
+
+    Raises:
+        ValueError: a smaller image; nothing is enlarged.
+    """
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    if side < size:
+        raise ValueError(f"{width}x{height} pixels are less than {size}x{size}")
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -60,11 +93,16 @@ def file_name(sample_id: str) -> str:
     return hashlib.blake2b(sample_id.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest() + ".png"
 
 
-def write_png(path: Path, pixels: np.ndarray) -> str:
-    """Write a PNG whole or not at all, flushed to disk; returns its sha256."""
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    data = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def write_png(path: Path, pixels: np.ndarray) -> str:
+    """Write a PNG whole or not at all, flushed to disk; returns its sha256."""
+    data = png_bytes(pixels)
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 

@@ -6,7 +6,15 @@ from bench.errors import UsageError
 from bench.registry import resolve, suggestion
 from metrics import SAMPLE_METRICS
 
-RECIPES = ("square/ddpm", "square/diffae", "square/regressor", "square/oracle")
+RECIPES = (
+    "square/ddpm",
+    "square/diffae",
+    "square/regressor",
+    "square/oracle",
+    "square/regressor-correlated",
+    "celebahq/regressor",
+    "celebahq/oracle",
+)
 
 
 def backend_lines() -> list[str]:

@@ -113,7 +113,7 @@ class Plan:
         return self._rows[outcome.id, outcome.target]
 
     def paths(self, missing: Collection[int]) -> list[tuple[int, ...]]:
-        """Rows to search, in the order in which one continues another.
+        """Rows to search: those of one image that share its encoding, or that continue each other in this order.
 
         A solution is not recorded with its search's state, so a continuation that lacks a row is searched as a whole.
 
@@ -121,15 +121,19 @@ class Plan:
             missing: rows without a recorded outcome.
         """
         if self.path != CONTINUATION:
-            return [(row,) for row in missing]
+            found: dict[str, list[int]] = {}
+            for row in missing:
+                found.setdefault(self.sources[row], []).append(row)
+            return [tuple(rows) for rows in found.values()]
         starts = {source: self.start(row) for row, source in enumerate(self.sources)}
         return [path for path in continuations(self.task, starts) if not set(missing).isdisjoint(path)]
 
     def sample(self, path: tuple[int, ...]) -> Sample:
-        """A path for the search engine."""
+        """Rows of one of the `paths` for the search engine."""
         values = [float(self.task.targets[row]) for row in path]
         image = torch.from_numpy(to_float(self.task.images[path[0]]))
-        return Sample(self.sources[path[0]], image, values[0], tuple(values[1:]))
+        further = "then" if self.path == CONTINUATION else "also"
+        return Sample(self.sources[path[0]], image, values[0])._replace(**{further: tuple(values[1:])})
 
 
 def path_figures(task: Task, frame: pd.DataFrame, read: Callable[[str], np.ndarray]) -> pd.DataFrame:

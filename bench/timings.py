@@ -103,6 +103,7 @@ def work_figures(
     forward_calls: Sequence[int],
     backward_calls: Sequence[int],
     step_s: float | None,
+    iterations: Sequence[int] | None = None,
 ) -> dict[str, float | None]:
     """Operations of the whole cell, and the rate of a steady step over all of its slots.
 
@@ -111,8 +112,9 @@ def work_figures(
     Args:
         forward_calls, backward_calls: of every recorded sample.
         step_s: median of a steady step.
+        iterations: steps of every recorded sample; see `MethodFlops.total`.
     """
-    denoiser, recomputed = flops.networks["denoiser"], session.recomputed
+    denoiser, recomputed = flops.denoiser, session.recomputed
 
     def hardware(value: int) -> int | None:
         return None if recomputed is None else value
@@ -122,8 +124,10 @@ def work_figures(
     return {
         "denoiser_forward_gflop": denoiser.forward / 1e9,
         "denoiser_backward_gflop": denoiser.backward / 1e9,
-        "model_tflop": flops.total(forward_calls, backward_calls) / 1e12,
-        "hardware_tflop": _ratio(hardware(flops.total(forward_calls, backward_calls, bool(recomputed))), 1e12),
+        "model_tflop": flops.total(forward_calls, backward_calls, False, iterations) / 1e12,
+        "hardware_tflop": _ratio(
+            hardware(flops.total(forward_calls, backward_calls, bool(recomputed), iterations)), 1e12
+        ),
         "step_model_gflop_per_s": _ratio(model_step / 1e9, step_s),
         "step_hardware_gflop_per_s": _ratio(_ratio(hardware_step, 1e9), step_s),
     }
@@ -142,6 +146,8 @@ def peak_figures(
         "peak_convolution_gflop_per_s": None,
         "step_fraction_of_peak": None,
     }
+    if session.report is not None and "denoiser" not in session.report.networks:
+        return figures, "the method has no denoiser, in whose precision the machine's peak is measured"
     name = "" if session.report is None else str(session.report.networks.get("denoiser", {}).get("dtype"))
     dtype = DTYPES.get(name if name.startswith("torch.") else f"torch.{name}")
     if dtype is None:

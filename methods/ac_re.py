@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from backends.base import Backend
 from methods import noise
-from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, per_slot, reached
+from methods.base import Batch, Evaluations, MethodConfig, Report, State, StepResult, per_slot
 from methods.diffusion import ddpm
 from methods.diffusion.schedule import Schedule
+from methods.distance import Norm, distance
+from methods.targets import Judging, RegressionTarget
 
 
 class FilterConfig(MethodConfig):
@@ -51,21 +53,25 @@ class AcReConfig(FilterConfig):
 
     Attributes:
         step_size: of a sign step, in [0, 1] image units.
+        distance: of the search's image to the original, added to the loss; the paper leaves it out.
+        distance_weight: its factor; ACE took 0.001 with l1 and 0.1 with l2.
     """
 
     max_steps: int = Field(100, ge=1)
     step_size: float = Field(2 / 255, gt=0)
+    distance: Norm = "none"
+    distance_weight: float = Field(0.001, ge=0)
 
 
-class AcRe(Method):
-    """State: original, image (the point x of the search), target, key, step."""
+class Filtered(Judging):
+    """A search for an image that is judged after the filter F, and refined at the end.
 
-    name = "ac-re"
-    options = AcReConfig
+    State: original, image (the point x of the search), target, step, and keys of the noise.
+    """
+
     networks = ("ddpm",)
     config: FilterConfig
     denoiser: nn.Module
-    regressor: nn.Module
     schedule: Schedule
 
     @property
@@ -80,11 +86,14 @@ class AcRe(Method):
 
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
         self.check(networks)
-        size = networks["ddpm"].config.image_size
-        image = torch.zeros(slots, 3, size, size, device=self.device)
+        image = self.example(networks, slots)
         time = ddpm.network_time(self.schedule, 0, slots, self.device)
         self.denoiser = backend.prepare("denoiser", networks["ddpm"], (image, time), self.differentiated_calls)
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
+
+    def example(self, networks: Mapping[str, nn.Module], slots: int) -> Tensor:
+        size = networks["ddpm"].config.image_size
+        return torch.zeros(slots, 3, size, size, device=self.device)
 
     @torch.no_grad()
     def encode(self, batch: Batch, report: Report) -> State:
@@ -92,31 +101,33 @@ class AcRe(Method):
             "original": batch.image,
             "image": batch.image.clone(),
             "target": batch.target,
-            "key": noise.sample_keys(self.seed, batch.ids, "ac-re/filter", self.device),
-            "refine_key": noise.sample_keys(self.seed, batch.ids, "ac-re/refine", self.device),
+            "key": noise.sample_keys(self.seed, batch.ids, f"{self.name}/filter", self.device),
+            "refine_key": noise.sample_keys(self.seed, batch.ids, f"{self.name}/refine", self.device),
+            "reconstruct_key": noise.sample_keys(self.seed, batch.ids, f"{self.name}/reconstruct", self.device),
             "step": torch.zeros(len(batch.ids), dtype=torch.int64, device=self.device),
         }
 
-    def _prediction(self, image: Tensor, key: Tensor, step: Tensor) -> Tensor:
-        """r(F(x)) under the noise of this sample and step."""
+    def _filtered(self, image: Tensor, key: Tensor, step: Tensor) -> Tensor:
+        """F(x) under the noise of this sample and step."""
         draws = noise.normal(key, step, self.config.depth, image.shape[1:])
-        return self.regressor(ddpm.filter_image(self.denoiser, self.schedule, image, self.config.depth, draws))
+        return ddpm.filter_image(self.denoiser, self.schedule, image, self.config.depth, draws)
 
     def step(self, state: State) -> StepResult:
         config = cast(AcReConfig, self.config)
         image = state["image"].detach().requires_grad_(True)
-        prediction = self._prediction(image, state["key"], state["step"])
-        loss = (prediction - state["target"]).square().sum()
-        gradient = torch.autograd.grad(loss, image)[0]
-        prediction = prediction.detach()
-        done = reached(prediction, state["target"], config.tolerance)
+        judged = self.judge(self._filtered(image, state["key"], state["step"]), state["target"])
+        loss = judged.loss
+        if config.distance != "none":
+            loss = loss + config.distance_weight * distance(config.distance, image - state["original"])
+        gradient = torch.autograd.grad(loss.sum(), image)[0]
+        done = self.finished(judged)
         moves = ~done
         moved = (state["image"] - config.step_size * gradient.sign()).clamp(0, 1)
         update = {
             "image": torch.where(per_slot(moves, moved), moved, state["image"]),
             "step": state["step"] + moves,
         }
-        return StepResult(state | update, prediction, done)
+        return StepResult(state | update, judged.prediction, done)
 
     @torch.no_grad()
     def refine(self, state: State) -> Tensor:
@@ -134,7 +145,23 @@ class AcRe(Method):
             draws,
         )
 
+    @torch.no_grad()
+    def reconstruct(self, state: State) -> Tensor:
+        """F(x) of the original, under noise of its own, clipped to [0, 1]."""
+        draws = noise.normal(
+            state["reconstruct_key"], torch.zeros_like(state["step"]), self.config.depth, state["original"].shape[1:]
+        )
+        filtered = ddpm.filter_image(self.denoiser, self.schedule, state["original"], self.config.depth, draws)
+        return filtered.clamp(0, 1)
+
     @property
     def cost(self) -> dict[str, Evaluations]:
         depth = self.config.depth
         return {"encode": Evaluations(0, 0), "step": Evaluations(depth, depth), "refine": Evaluations(depth, 0)}
+
+
+class AcRe(RegressionTarget, Filtered):
+    """The search of `Filtered` for a reference value."""
+
+    name = "ac-re"
+    options = AcReConfig

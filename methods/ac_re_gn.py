@@ -84,6 +84,7 @@ class AcReGn(AcRe):
             "original": batch.image,
             "key": noise.sample_keys(self.seed, batch.ids, "ac-re-gn/refine", self.device),
             "confirm_key": noise.sample_keys(self.seed, batch.ids, "ac-re-gn/confirm", self.device),
+            "reconstruct_key": noise.sample_keys(self.seed, batch.ids, "ac-re-gn/reconstruct", self.device),
             "evaluation": torch.zeros_like(state["step"]),
             "attempts": torch.zeros_like(state["step"]),
             "rejected_output": batch.image.clone(),

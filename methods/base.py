@@ -143,6 +143,17 @@ class Method(ABC):
         """
         return Confirmation(torch.ones(len(image), dtype=torch.bool, device=image.device), state)
 
+    @torch.no_grad()
+    def reconstruct(self, state: State) -> Tensor:
+        """What the method's generator makes of the unchanged image, (B, 3, H, W) in [0, 1], without gradients.
+
+        The image itself unless a method says otherwise: where there is no generator, nothing is reconstructed.
+
+        Args:
+            state: as `encode` returned it.
+        """
+        return state["original"]
+
     def retarget(self, state: State, target: Tensor) -> State:
         """Go on from solved samples to other reference values.
 

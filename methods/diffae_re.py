@@ -1,7 +1,7 @@
 """Diff-AE-RE: counterfactuals in the latent space of a Diffusion Autoencoder (Ha and Bender 2025, section 3.2).
 
 z_sem and x_T encode the image; Adam moves z_sem so that the decoded image's prediction meets the target,
-with an l1 distance to the original code.
+with an l1 distance to the original code. Other distances and optimisers are those of the paper's ablation.
 
 Where the published code is known to err, this does the right thing: distance and loss are per sample and
 summed (the published norm runs over the whole batch), finished samples leave their slot, and success is
@@ -10,7 +10,7 @@ judged on the saved image. The paper says 250 inversion steps while its code ran
 """
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from backends.base import Backend
 from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, clipped, per_slot, reached
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.schedule import Schedule
+from methods.distance import Norm, distance
 
 
 class LatentConfig(MethodConfig):
@@ -33,19 +34,32 @@ class LatentConfig(MethodConfig):
     inversion_steps: int = Field(250, ge=1)
 
 
+_MOMENTS: dict[str, tuple[str, ...]] = {"adam": ("moment1", "moment2"), "momentum": ("moment1",), "sgd": ()}
+
+
 class DiffAeReConfig(LatentConfig):
     """Defaults: the paper's settings.
 
     Attributes:
-        lr, beta1, beta2, epsilon: of Adam.
-        distance_weight: of the l1 distance between codes.
+        optimiser: "adam", "sgd", or "momentum", which is SGD with heavy-ball momentum.
+        lr: learning rate of any of them.
+        momentum: of "momentum".
+        beta1, beta2, epsilon: of "adam".
+        distance: added to the loss; see `methods.distance`.
+        distance_space: between what it is measured, semantic codes ("latent") or the clipped decoded image and the
+            original ("pixel").
+        distance_weight: its factor.
     """
 
     max_steps: int = Field(200, ge=1)
+    optimiser: Literal["adam", "sgd", "momentum"] = "adam"
     lr: float = Field(0.002, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
+    distance: Norm = "l1"
+    distance_space: Literal["latent", "pixel"] = "latent"
     distance_weight: float = Field(1e-5, ge=0)
 
 
@@ -61,7 +75,8 @@ class _Encoder(nn.Module):
 
 
 class DiffAeRe(Method):
-    """State: z, z_original, x_T, output (last decoded image), first and second moment, target, key, step."""
+    """State: z, z_original, x_T, output (last decoded image), moments of the optimiser, target, step, and the
+    original where its pixels are compared."""
 
     name = "diffae-re"
     options = DiffAeReConfig
@@ -96,16 +111,27 @@ class DiffAeRe(Method):
     def encode(self, batch: Batch, report: Report) -> State:
         z_sem = self.encoder(ddpm.to_network(batch.image))
         x_T = ddim.ddim_invert(self.denoiser, self.inversion, batch.image, z_sem, report)
-        return {
+        state = {
             "z": z_sem,
             "z_original": z_sem.clone(),
             "x_T": x_T,
             "output": batch.image.clone(),
-            "moment1": torch.zeros_like(z_sem),
-            "moment2": torch.zeros_like(z_sem),
             "target": batch.target,
             "step": torch.zeros(len(batch.ids), dtype=torch.int64, device=self.device),
         }
+        if self._compares_pixels:
+            state["original"] = batch.image
+        return state | {name: torch.zeros_like(z_sem) for name in self._moments}
+
+    @property
+    def _compares_pixels(self) -> bool:
+        config = cast(DiffAeReConfig, self.config)
+        return config.distance != "none" and config.distance_space == "pixel"
+
+    @property
+    def _moments(self) -> tuple[str, ...]:
+        """State entries of the optimiser, each of the shape of z."""
+        return _MOMENTS[cast(DiffAeReConfig, self.config).optimiser]
 
     def step(self, state: State) -> StepResult:
         config = cast(DiffAeReConfig, self.config)
@@ -114,16 +140,32 @@ class DiffAeRe(Method):
         # Clipped in value only, as published: the gradient passes where a pixel is outside [0, 1].
         image = clipped(decoded)
         prediction = self.regressor(image)
-        distance = (z - state["z_original"]).abs().sum(dim=1)
-        loss = (prediction - state["target"]).square() + config.distance_weight * distance
+        loss = (prediction - state["target"]).square()
+        if config.distance != "none":
+            moved = image - state["original"] if self._compares_pixels else z - state["z_original"]
+            loss = loss + config.distance_weight * distance(config.distance, moved)
         gradient = torch.autograd.grad(loss.sum(), z)[0]
         prediction = prediction.detach()
         done = reached(prediction, state["target"], config.tolerance)
-        update = self._adam(state, gradient, ~done)
+        update = self._descend(state, gradient, ~done)
         return StepResult(state | update | {"output": image.detach()}, prediction, done)
 
-    def _adam(self, state: State, gradient: Tensor, moves: Tensor) -> State:
-        """One Adam step (Kingma and Ba 2015) of the slots that move; each has its own step count."""
+    def _descend(self, state: State, gradient: Tensor, moves: Tensor) -> State:
+        """One step of the optimiser, for the slots that move; what it keeps moves with z."""
+        config = cast(DiffAeReConfig, self.config)
+        if config.optimiser == "adam":
+            made = self._adam(state, gradient)
+        elif config.optimiser == "momentum":  # as torch.optim.SGD: the first step is the gradient itself
+            velocity = config.momentum * state["moment1"] + gradient
+            made = {"z": state["z"] - config.lr * velocity, "moment1": velocity}
+        else:
+            made = {"z": state["z"] - config.lr * gradient}
+        chosen = per_slot(moves, gradient)
+        kept = {key: torch.where(chosen, value, state[key]) for key, value in made.items()}
+        return kept | {"step": state["step"] + moves}
+
+    def _adam(self, state: State, gradient: Tensor) -> State:
+        """One Adam step (Kingma and Ba 2015); every slot has its own step count."""
         config = cast(DiffAeReConfig, self.config)
         count = (state["step"] + 1).to(gradient.dtype)[:, None]
         moment1 = config.beta1 * state["moment1"] + (1 - config.beta1) * gradient
@@ -131,17 +173,16 @@ class DiffAeRe(Method):
         unbiased1 = moment1 / (1 - config.beta1**count)
         unbiased2 = moment2 / (1 - config.beta2**count)
         moved = state["z"] - config.lr * unbiased1 / (unbiased2.sqrt() + config.epsilon)
-        chosen = per_slot(moves, moved)
-        return {
-            "z": torch.where(chosen, moved, state["z"]),
-            "moment1": torch.where(chosen, moment1, state["moment1"]),
-            "moment2": torch.where(chosen, moment2, state["moment2"]),
-            "step": state["step"] + moves,
-        }
+        return {"z": moved, "moment1": moment1, "moment2": moment2}
 
     def retarget(self, state: State, target: Tensor) -> State:
-        fresh = {key: torch.zeros_like(state[key]) for key in ("moment1", "moment2")}
+        fresh = {key: torch.zeros_like(state[key]) for key in self._moments}
         return super().retarget(state, target) | fresh
+
+    @torch.no_grad()
+    def reconstruct(self, state: State) -> Tensor:
+        """The decoded codes of the original, (z_sem, x_T), clipped to [0, 1]."""
+        return ddim.ddim_decode(self.denoiser, self.decoding, state["x_T"], state["z_original"]).clamp(0, 1)
 
     @torch.no_grad()
     def refine(self, state: State) -> Tensor:

@@ -141,6 +141,11 @@ class DiffAeReGn(DiffAeRe):
         return StepResult(update, update["prediction"], done)
 
     @torch.no_grad()
+    def reconstruct(self, state: State) -> Tensor:
+        """The decoded codes of the original, (z_sem, x_T), clipped to [0, 1]; the point is still z_sem."""
+        return ddim.ddim_decode(self.denoiser, self.decoding, state["x_T"], state["point"]).clamp(0, 1)
+
+    @torch.no_grad()
     def refine(self, state: State) -> Tensor:
         return state["output"]
 

@@ -9,101 +9,22 @@ Without refill a batch keeps its slots until all of it is done, as in the publis
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Confirmation, Evaluations, Method, State, reached
-
-
-class Sample(NamedTuple):
-    """What is to be explained: image float32 (3, H, W) in [0, 1], and the reference value.
-
-    `then` are further reference values, solved one after the other as a continuation: each starts from the
-    solution before it. Every value gives an outcome of its own.
-    """
-
-    id: str
-    image: Tensor
-    target: float
-    then: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One finished search.
-
-    Attributes:
-        target: the reference value.
-        image: the counterfactual, float32 (3, H, W) in [0, 1], on the CPU.
-        steps: updates made.
-        iterations: calls of the method's step that it was part of.
-        reached: whether the search's own last prediction met the tolerance (validity is judged elsewhere,
-            on the saved image).
-        prediction: that prediction.
-        failure: why there is no usable counterfactual ("nonfinite@step 3"), or None.
-        seconds: this sample's share of the wall time.
-        latency: wall time from the start of its encoding to its counterfactual, in seconds.
-    """
-
-    id: str
-    target: float
-    image: Tensor
-    steps: int
-    iterations: int
-    reached: bool
-    prediction: float
-    failure: str | None
-    evaluations: Evaluations
-    seconds: float
-    latency: float
-
-
-@dataclass(frozen=True)
-class Event:
-    """Progress: a phase ("encoding", "searching", "refining") with its own counter."""
-
-    phase: str
-    done: int
-    total: int
-    active: int = 0
-    finished: int = 0
-
-
-@dataclass
-class SearchStatistics:
-    """Wall time by phase, and how full the slots were.
-
-    Attributes:
-        calls: synchronised seconds of every call of the method, by phase and in order.
-        busy_slots: slot-steps that worked on an unfinished sample.
-    """
-
-    calls: dict[str, list[float]] = field(default_factory=lambda: {"encode": [], "step": [], "refine": []})
-    busy_slots: int = 0
-    slots: int = 0
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Wall time of each phase."""
-        return {phase: sum(calls) for phase, calls in self.calls.items()}
-
-    @property
-    def steps(self) -> int:
-        """Calls of the method's step."""
-        return len(self.calls["step"])
-
-    @property
-    def occupancy(self) -> float:
-        """Share of slot-steps that worked on an unfinished sample."""
-        return self.busy_slots / max(1, self.steps * self.slots)
+from methods.base import Batch, Confirmation, Method, State, reached
+from methods.outcomes import Event, Outcome, Sample, SearchStatistics
 
 
 @dataclass
 class _Job:
-    """A sample on its way; `state` rows are (1, ...) tensors while it is outside the slots."""
+    """A sample on its way; `state` rows are (1, ...) tensors while it is outside the slots.
+
+    `continued` tells that another value's outcome bears the cost of the encoding.
+    """
 
     sample: Sample
     state: State
@@ -116,6 +37,7 @@ class _Job:
     continued: bool = False
     refinements: int = 0
     failure: str | None = None
+    reconstruction: Tensor | None = None
 
 
 def synchronise(device: torch.device) -> None:
@@ -132,6 +54,8 @@ class SlotSearch:
         slots: B, the batch size of every network call.
         on_event: called often, from the searching thread.
         refill: a free slot takes the next sample at once; False waits until every slot is free.
+        reconstruct: give every outcome what the method makes of the unchanged image too, once an image. The time
+            that takes is in nobody's seconds or latency.
     """
 
     def __init__(
@@ -140,11 +64,15 @@ class SlotSearch:
         slots: int,
         on_event: Callable[[Event], None] = lambda event: None,
         refill: bool = True,
+        reconstruct: bool = False,
     ) -> None:
         if slots < 1:
             raise ValueError(f"batch size {slots} is not positive")
         self.method, self.slots, self.on_event, self.refill = method, slots, on_event, refill
+        self.reconstruct = reconstruct
         self.statistics = SearchStatistics(slots=slots)
+        if reconstruct:
+            self.statistics.calls["reconstruct"] = []
         self._finished = 0
 
     def run(self, samples: Iterable[Sample]) -> Iterator[Outcome]:
@@ -173,8 +101,12 @@ class SlotSearch:
         self.statistics.calls[phase].append(elapsed)
         return result, elapsed
 
+    def _clock(self) -> float:
+        """Seconds, stopped while reconstructions are made."""
+        return time.perf_counter() - sum(self.statistics.calls.get("reconstruct", ()))
+
     def _encode(self, source: Iterator[Sample], ready: deque[_Job]) -> bool:
-        """Encode up to B more samples; False when there are none left."""
+        """Encode up to B more samples, a job for each of their first values; False when there are none left."""
         taken = [sample for _, sample in zip(range(self.slots), source, strict=False)]
         if not taken:
             return False
@@ -186,18 +118,26 @@ class SlotSearch:
             target=torch.tensor([sample.target for sample in padded], dtype=torch.float32, device=device),
         )
         self.on_event(Event("encoding", 0, 1, finished=self._finished))
-        entered = time.perf_counter()
+        entered = self._clock()
 
         def report(done: int, total: int) -> None:
             self.on_event(Event("encoding", done, total, finished=self._finished))
 
         state, elapsed = self._timed("encode", lambda: self.method.encode(batch, report))
+        reconstructions = self._reconstruct(state) if self.reconstruct else None
         for index, sample in enumerate(taken):
             job = _Job(sample, _rows(state, [index]), entered, elapsed / len(taken))
             if not _finite(job.state):
                 job.failure = "nonfinite@encode"
+            if reconstructions is not None and torch.isfinite(reconstructions[index]).all():
+                job.reconstruction = reconstructions[index]
             ready.append(job)
+            ready.extend(self._other_target(job, value) for value in sample.also)
         return True
+
+    def _reconstruct(self, state: State) -> Tensor:
+        """What the method makes of freshly encoded images, (B, 3, H, W) on the CPU."""
+        return self._timed("reconstruct", lambda: self.method.reconstruct(state))[0].cpu()
 
     def _fill(
         self, places: list[_Job | None], state: State | None, source: Iterator[Sample], ready: deque[_Job]
@@ -288,15 +228,23 @@ class SlotSearch:
             failure=job.failure,
             evaluations=evaluations if job.continued else cost["encode"] + evaluations,
             seconds=job.seconds,
-            latency=time.perf_counter() - job.entered,
+            latency=self._clock() - job.entered,
+            reconstruction=job.reconstruction,
         )
+
+    def _other_target(self, job: _Job, value: float) -> _Job:
+        """The job of another reference value of a freshly encoded image."""
+        state = self.method.retarget(job.state, torch.full_like(job.state["target"], value))
+        return replace(job, sample=job.sample._replace(target=value), state=state, seconds=0.0, continued=True)
 
     def _next_target(self, job: _Job) -> _Job:
         """The job of a sample's next reference value; a failed one keeps its failure."""
         sample = job.sample._replace(target=job.sample.then[0], then=job.sample.then[1:])
         target = torch.full_like(job.state["target"], sample.target)
         state = self.method.retarget(job.state, target)
-        return _Job(sample, state, time.perf_counter(), continued=True, failure=job.failure)
+        return _Job(
+            sample, state, self._clock(), continued=True, failure=job.failure, reconstruction=job.reconstruction
+        )
 
 
 def _rows(state: State, index: list[int]) -> State:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ def heat_map(original: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
     """Mean absolute difference over channels as colours: uint8 (H, W, 3) each, in and out."""
     difference = np.abs(original.astype(np.float32) - counterfactual).mean(axis=-1) / 255
     return (colormaps["inferno"](np.clip(difference / HEAT_MAXIMUM, 0, 1))[..., :3] * 255).astype(np.uint8)
+
+
+def signed_difference(base: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Mean over channels of image - base, both uint8 (H, W, 3): float32 (H, W) in [-1, 1]."""
+    return (image.astype(np.float32) - base).mean(axis=-1) / 255
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the names, evenly spread over them, first and last among them."""
+    places = np.linspace(0, len(names) - 1, min(count, len(names)))
+    return [names[place] for place in np.unique(places.astype(int))]
 
 
 def read_pair(row: pd.Series, inputs: Path, images: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -44,8 +56,7 @@ def picture_grid(frames: dict[str, tuple[pd.DataFrame, Path, Path]], count: int)
         frames: cell title -> (samples, inputs folder, images folder).
     """
     usable = [set(frame.loc[frame["failure"].isna(), "id"]) for frame, _, _ in frames.values()]
-    shared = sorted(set.intersection(*usable))
-    chosen = [shared[i] for i in np.unique(np.linspace(0, len(shared) - 1, min(count, len(shared))).astype(int))]
+    chosen = spread(sorted(set.intersection(*usable)), count)
     figure = Figure(figsize=(1.15 * len(chosen) + 1.3, 1.3 * (1 + 2 * len(frames))), layout="constrained")
     axes = figure.subplots(1 + 2 * len(frames), len(chosen), squeeze=False)
     for column, name in enumerate(chosen):

@@ -30,6 +30,17 @@ class ToyRegressor(nn.Module):
         return torch.sigmoid((image * self.weight).flatten(1).sum(1) * 0.05)
 
 
+class ToyDecision(nn.Module):
+    """Three logits, each from pixels of its own colour, like a decision network's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3, SIZE, SIZE))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return ((image - 0.5) * self.weight).sum(dim=(2, 3))
+
+
 def randomise(network: nn.Module, seed: int) -> nn.Module:
     """Fill every weight, also those initialised to zero, from a seed; frozen."""
     for index, (name, parameter) in enumerate(sorted(network.named_parameters())):
@@ -110,10 +121,14 @@ def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
             defaults |= {"inversion_steps": 10, "lr": 0.4}
         if name.endswith("-gn"):
             defaults |= {"aim": 0.001}
+        if name in ("ace", "ace-re"):
+            defaults |= {"max_steps": 6, "depth": 2, "dilation": 5, "step_size": 3 / 255}
+        if name.startswith("dime"):  # every attempt has to fit
+            defaults |= {"max_steps": 14, "respacing": "20", "depth": 3, "scales": (8.0, 20.0)}
         if name == "diffae-re-gn":  # the random decoder says little in its last steps
             defaults |= {"depth": 10, "inversion_steps": 10, "cap": 5.0}
         config: MethodConfig = cls.options(**(defaults | options))
-        method = cls(config, seed, CPU)
+        method = cls(config, seed, CPU, SIZE)
         method.prepare(networks | (replace or {}), EagerBackend(BackendConfig(), CPU), slots)
         return method
 

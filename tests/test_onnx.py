@@ -112,7 +112,7 @@ def test_a_loop_of_steps_has_the_gradient_of_autograd() -> None:
 
 
 def test_max_pooling_has_the_gradient_of_autograd() -> None:
-    layers = (nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
+    layers = (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
     network = randomise(nn.Sequential(*layers), 8)
     prepared = backend().prepare("pooled", network, (IMAGE,))
     assert_exact(gradients(prepared, (IMAGE,)), gradients(network.double(), (IMAGE,), torch.float64))

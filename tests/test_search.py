@@ -1,5 +1,6 @@
 """The search engine and both methods on small real networks."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -13,15 +14,20 @@ from bench.checkpoints import load_network
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.images import to_float
 from bench.registry import resolve
-from methods.base import Method
+from methods.base import Batch, Method, State
 from methods.search import Event, Outcome, Sample, SlotSearch
-from tests.conftest import CPU, reachable, toy_samples
+from tests.conftest import CPU, reachable, tiny_networks, toy_samples
 
 METHODS = ["ac-re", "ac-re-gn", "diffae-re", "diffae-re-gn"]
 
 
 def search(method: Method, samples: list[Sample], slots: int) -> dict[str, Outcome]:
     return {outcome.id: outcome for outcome in SlotSearch(method, slots).run(samples)}
+
+
+def double_method(name: str, make_method: Callable[..., Method]) -> Method:
+    """Two slots and a short search on networks of its own in float64."""
+    return double({}, make_method(name, 2, replace=tiny_networks(), max_steps=3))
 
 
 def double(networks: dict[str, nn.Module], method: Method) -> Method:
@@ -120,6 +126,81 @@ def test_a_nonfinite_sample_fails_alone(name: str, make_method: Callable[..., Me
     for key in ("toy/1", "toy/2", "toy/3"):
         assert result[key].failure is None
         assert torch.equal(result[key].image, clean[key].image)
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_another_value_of_a_fresh_encoding_is_an_encoding_for_that_value(
+    name: str, make_method: Callable[..., Method]
+) -> None:
+    """What lets several values of an image share its encoding."""
+    method = make_method(name, 2)
+    sample = toy_samples(1)[0]
+    images, ids = torch.stack([sample.image] * 2), (sample.id,) * 2
+    values = torch.tensor([0.2, 0.3]), torch.tensor([0.7, 0.1])
+    first, expected = (method.encode(Batch(ids, images, value), lambda done, total: None) for value in values)
+    state = method.retarget(first, values[1])
+    assert state.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(state[key], value, rtol=0, atol=0, equal_nan=True, msg=key)
+
+
+@pytest.mark.parametrize("name", ["ac-re-gn", "diffae-re"])
+def test_values_of_an_image_share_its_encoding(name: str, make_method: Callable[..., Method]) -> None:
+    samples = toy_samples(2)
+    values = [[sample.target, sample.target + 0.01, sample.target - 0.01] for sample in samples]
+    apart = [sample._replace(target=value) for sample, own in zip(samples, values, strict=True) for value in own]
+    shared = [sample._replace(also=tuple(own[1:])) for sample, own in zip(samples, values, strict=True)]
+    engines = [SlotSearch(double_method(name, make_method), 2) for _ in range(2)]
+    expected, found = (
+        {(outcome.id, outcome.target): outcome for outcome in engine.run(given)}
+        for engine, given in zip(engines, (apart, shared), strict=True)
+    )
+    assert [len(engine.statistics.calls["encode"]) for engine in engines] == [3, 1]
+    assert found.keys() == expected.keys()
+    encoding = engines[0].method.cost["encode"]
+    for (key, value), outcome in found.items():
+        other = expected[key, value]
+        assert (outcome.steps, outcome.reached, outcome.failure) == (other.steps, other.reached, other.failure)
+        torch.testing.assert_close(outcome.image, other.image, rtol=0, atol=1e-5)
+        bears = any(value == own[0] for own in values)
+        assert outcome.evaluations + (encoding.times(0) if bears else encoding) == other.evaluations
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_reconstructions_come_with_the_outcomes(name: str, make_method: Callable[..., Method]) -> None:
+    samples = [sample._replace(then=(0.52,)) for sample in toy_samples(3)]
+    samples[2] = samples[2]._replace(image=samples[2].image * float("nan"))
+    engine = SlotSearch(make_method(name, 2, max_steps=2), 2, reconstruct=True)
+    found = {(outcome.id, outcome.target): outcome for outcome in engine.run(samples)}
+    plain = SlotSearch(make_method(name, 2, max_steps=2), 2)
+    for outcome in plain.run(samples):
+        assert outcome.reconstruction is None
+        assert torch.equal(outcome.image, found[outcome.id, outcome.target].image) or outcome.failure
+    method, ids = make_method(name, 2), ("toy/0", "toy/1")
+    images = torch.stack([sample.image for sample in samples[:2]])
+    expected = method.reconstruct(method.encode(Batch(ids, images, torch.zeros(2)), lambda done, total: None))
+    assert expected.min() >= 0 and expected.max() <= 1 and not expected.requires_grad
+    for (key, _), outcome in found.items():
+        if key == "toy/2":
+            assert outcome.reconstruction is None
+        else:
+            assert torch.equal(outcome.reconstruction, expected[ids.index(key)])
+    assert len(engine.statistics.calls["reconstruct"]) == 2 and "reconstruct" not in plain.statistics.calls
+    searched = sum(seconds for phase, seconds in engine.statistics.seconds.items() if phase != "reconstruct")
+    assert sum(outcome.seconds for outcome in found.values()) == pytest.approx(searched, rel=1e-6)
+
+
+def test_latencies_leave_reconstructions_out(make_method: Callable[..., Method]) -> None:
+    method = make_method("ac-re", 1, max_steps=1)
+    reconstruct, pause = method.reconstruct, 1.0
+
+    def slow(state: State) -> Tensor:
+        time.sleep(pause)
+        return reconstruct(state)
+
+    method.reconstruct = slow  # type: ignore[method-assign]
+    outcomes = list(SlotSearch(method, 1, reconstruct=True).run(toy_samples(2)))
+    assert max(outcome.latency for outcome in outcomes) < pause
 
 
 def test_no_gradient_of_weights_is_computed(make_method: Callable[..., Method]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from bench.inversion_study import Networks, combinations, gauss_newton_step, mea
 from bench.networks import RegressorConfig, SquareRegressor
 from bench.record import read_suite
 from bench.registry import resolve
-from bench.variants import Variant, config_of, read_variants
+from bench.variant_list import FAMILIES, VARIANTS, Variant, read_variants
+from bench.variants import config_of
 from methods import METHODS
+from methods.diffae_re import DiffAeReConfig
 from methods.diffusion.ddim import ddim_decode, ddim_invert
 from methods.diffusion.diffae import DiffAe
 from methods.diffusion.solvers import DECODERS, ENCODERS, quadratic_schedule, solver_decode, solver_encode
+from reports.ablation import ablation_figure
 from reports.front import pareto_front, spread_labels
 from tests.conftest import CPU, randomise, toy_samples
 
@@ -146,17 +150,61 @@ def test_figures_of_codes_and_decoders(networks: dict[str, nn.Module], monkeypat
 # Variants
 
 
-def test_every_variant_has_options_that_its_method_takes(networks: dict[str, nn.Module]) -> None:
-    listed = read_variants()
+@pytest.mark.parametrize("path", [VARIANTS, VARIANTS.with_name("ablation.toml")], ids=lambda path: path.stem)
+def test_every_variant_has_options_that_its_method_takes(path: Path, networks: dict[str, nn.Module]) -> None:
+    listed = read_variants(path)
+    chosen = [
+        (variant.method, resolve(METHODS, variant.method, "method").options(**variant.options)) for variant in listed
+    ]
+    assert all(chosen.count(each) == 1 for each in chosen), "two variants are the same"
     for variant in listed:
         config_of(variant, FLAGS, [])
         cls = resolve(METHODS, variant.method, "method")
         method = cls(cls.options(**variant.options), 0, CPU)
         method.check(networks)
-        assert variant.family in variants.FAMILIES.values()
+        assert variant.family in FAMILIES.values()
         assert bool(variant.options) == (variant.group == "variant"), variant.name
         if variant.group == "variant":
             assert cls.options(**variant.options) != cls.options(), f"{variant.name} is the default"
+
+
+def test_the_ablation_crosses_what_the_paper_crosses() -> None:
+    listed = [DiffAeReConfig(**variant.options) for variant in read_variants(VARIANTS.with_name("ablation.toml"))]
+    weighted = {(o.distance, o.distance_space, o.distance_weight) for o in listed if o.distance != "none"}
+    weights = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+    assert weighted == {(norm, space, w) for norm in ("l1", "l2") for space in ("latent", "pixel") for w in weights}
+    assert sum(options.distance == "none" for options in listed) == 1
+    rates = {name: {o.lr for o in listed if o.optimiser == name} for name in ("adam", "momentum", "sgd")}
+    assert all(len(found) == 3 for found in rates.values())
+
+
+def ablation_row(value: float, **options: Any) -> dict[str, Any]:
+    settings = DiffAeReConfig(**options).model_dump()
+    figures = {"success": {"value": value, "low": value - 0.1, "high": value + 0.1}, "steps": {"value": None}}
+    return {"method": "diffae-re", "options": options, "settings": settings, "n": 4, "figures": figures}
+
+
+def test_curves_of_an_ablation() -> None:
+    rows = [
+        ablation_row(0.5),
+        ablation_row(0.4, distance="none"),
+        ablation_row(0.9, distance_weight=1e-2),
+        ablation_row(0.3, distance="l2", distance_space="pixel"),
+        ablation_row(0.8, optimiser="sgd", lr=0.2),
+        ablation_row(0.7, lr=0.02),
+        ablation_row(0.1, lr=0.1, distance="none"),  # differs in both: on neither side
+    ]
+    figure = ablation_figure(rows)
+    assert len(figure.axes) == 2, "a figure that nothing has is left out"
+    lines = [
+        {container.get_label(): container.lines[0].get_xydata().tolist() for container in axis.containers}
+        for axis in figure.axes
+    ]
+    assert lines[0] == {"l1, latent": [[1e-5, 0.5], [1e-2, 0.9]], "l2, pixel": [[1e-5, 0.3]]}
+    assert lines[1] == {"adam": [[0.002, 0.5], [0.02, 0.7]], "sgd": [[0.2, 0.8]]}
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_label() == "no distance"] == [0.4]
+    with pytest.raises(UsageError, match="no variant of diffae-re"):
+        ablation_figure([ablation_row(0.5) | {"method": "ac-re"}])
 
 
 def test_a_wrong_list_is_refused(tmp_path: Path) -> None:
@@ -173,11 +221,23 @@ def test_a_wrong_list_is_refused(tmp_path: Path) -> None:
 
 def test_variants_are_run_once_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figure, results, runs = tmp_path / "v.png", tmp_path / "v.json", tmp_path / "runs"
+    curves = tmp_path / "c.png"
     command = ["-o", str(runs), "--limit", "2", "--backend", "eager", "--only", "ac-re", "--only", "diffae-re"]
-    command += ["-s", "ac-re.max_steps=1", "-s", "diffae-re.max_steps=1", "-s", "diffae-re.inversion_steps=4"]
-    assert variants.main([*command, "--figure", str(figure), "--results", str(results)]) == 0
+    command += [
+        "--list",
+        str(VARIANTS),
+        "-s",
+        "ac-re.max_steps=1",
+        "-s",
+        "diffae-re.max_steps=1",
+        "-s",
+        "diffae-re.inversion_steps=4",
+    ]
+    assert variants.main([*command, "--figure", str(figure), "--curves", str(curves), "--results", str(results)]) == 0
     content = json.loads(results.read_text())
     assert [row["name"] for row in content["variants"]] == ["ac-re", "diffae-re"]
+    assert content["variants"][1]["settings"]["max_steps"] == 1
+    assert np.asarray(Image.open(curves)).shape[1] > 1200
     for row in content["variants"]:
         assert row["n"] == content["n"] == 2
         assert row["figures"]["evaluations"]["value"] == (

@@ -24,7 +24,7 @@ from bench.record import CellRecord
 from bench.registry import resolve
 from methods import METHODS
 from methods.base import Batch
-from tests.conftest import CPU, randomise, toy_samples
+from tests.conftest import CPU, SIZE, randomise, toy_samples
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ac-re": {"max_steps": 8, "tolerance": 0.004, "depth": 3},
@@ -39,6 +39,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "depth": 3,
         "probes": 2,
     },
+    "pgd": {"max_steps": 4},
+    "pgd-re": {"max_steps": 8, "tolerance": 0.004},
+    "ace": {"max_steps": 4, "depth": 3, "dilation": 5},
+    "ace-re": {"max_steps": 8, "tolerance": 0.004, "depth": 3, "dilation": 5},
+    "dime": {"max_steps": 14, "depth": 3, "respacing": "20", "scales": [8.0, 20.0]},
+    "dime-re": {"max_steps": 14, "depth": 3, "respacing": "20", "scales": [8.0, 20.0]},
 }
 
 
@@ -54,10 +60,10 @@ def tiny_cell(
     }
     oracle = randomise(SquareRegressor(RegressorConfig(widths=(8, 16))), 5)
     roles = {"oracle": oracle, "regressor": networks["regressor"]}
-    roles |= {role: networks[role] for role in resolve(METHODS, method, "method").networks}
+    roles |= {role: networks[role] for role in resolve(METHODS, method, "method").roles(settings[method])}
     ids = tuple(sample.id for sample in toy_samples(count))
     images = np.stack([to_uint8(sample.image.numpy()) for sample in toy_samples(count)])
-    search = resolve(METHODS, method, "method")(settings[method], config.seed, CPU)
+    search = resolve(METHODS, method, "method")(settings[method], config.seed, CPU, SIZE)
     search.prepare(roles, EagerBackend(BackendConfig(), CPU), count)
     state = search.encode(Batch(ids, torch.from_numpy(to_float(images)), torch.zeros(count)), lambda done, total: None)
     start = search.step(state).prediction.numpy()

@@ -2,6 +2,7 @@
 
 DATASETS: dict[str, str] = {
     "square": "bench.datasets.square_task:SquareDataset",
+    "celebahq": "bench.datasets.celebahq:CelebaHqDataset",
     "folder": "bench.datasets.folder:FolderDataset",
 }
 """Dataset name -> "module:class"; classes are imported only when asked for."""

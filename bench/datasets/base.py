@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from methods.noise import sample_key
@@ -29,6 +30,9 @@ class Task:
         unit: what 1.0 of the target means, for people ("red / 255").
         digest: sha256 of ids, images and targets.
         sources: the image of every row where each is explained for several targets (bench/paths.py), else None.
+        attributes: binary labels of the data set's training split, int8 in {-1, 1}: a row an image (index: its
+            id), a column an attribute. They say which attributes go together in the data, as CD needs it; None
+            where the data set has none. The images of the task are not among them.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +43,7 @@ class Task:
     unit: str
     digest: str
     sources: tuple[str, ...] | None = None
+    attributes: pd.DataFrame | None = None
 
 
 class Dataset(ABC):
@@ -47,10 +52,13 @@ class Dataset(ABC):
     Attributes:
         options: the config class.
         weights: shipped weights by role ("regressor", "oracle", "ddpm", "diffae").
+        needs_predictions: targets follow from what the regressor predicts on the originals: `load` leaves them
+            NaN, and `retarget` sets them.
     """
 
     options: type[DatasetConfig] = DatasetConfig
     weights: dict[str, str] = {}
+    needs_predictions: bool = False
 
     def __init__(self, config: DatasetConfig) -> None:
         self.config = config
@@ -62,6 +70,17 @@ class Dataset(ABC):
         Raises:
             UsageError: the data cannot be used; names the file or key.
         """
+
+    def retarget(self, task: Task, predictions: np.ndarray) -> Task:
+        """The task with the targets that follow from the regressor's predictions; as it is where none do.
+
+        Args:
+            predictions: r of the task's images, float (N,), finite.
+
+        Raises:
+            UsageError: a prediction that no target can follow from.
+        """
+        return task
 
 
 def spread(ids: Sequence[str], limit: int) -> list[int]:

@@ -25,6 +25,8 @@ GENERATOR_VERSION = "square/v1"
 CACHE_VARIABLE = "COUNTERFACTUAL_BENCH_CACHE"
 _TRAIN_SEED, _HELD_OUT_SEED = 2025, 2026
 _GRID_NOISE_SEED = 100_000
+BACKGROUND_SIGMA = 5.0
+"""Of the background about the red in the correlated splits, in grey levels; their correlation is then 0.998."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,18 @@ def training_latents(count: int, seed: int) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.int64)
 
 
+def correlated_latents(count: int, seed: int) -> np.ndarray:
+    """`training_latents` with a background that follows the red: red + N(0, BACKGROUND_SIGMA), clipped to 0..255.
+
+    A regressor can then read the red off the background, which is sixty times larger; int64 (count, 4).
+    """
+    latents = training_latents(count, seed)
+    generator = noise.numpy_generator(GENERATOR_VERSION, "correlated background", seed)
+    background = np.rint(latents[:, 0] + BACKGROUND_SIGMA * generator.standard_normal(count))
+    latents[:, 1] = np.clip(background, 0, 255).astype(np.int64)
+    return latents
+
+
 def grid_latents() -> np.ndarray:
     """The 315 validation latents of the lower half: 9 positions x 5 reds x 7 backgrounds; int64 (315, 4)."""
     places = np.linspace(0, POSITIONS, 3, dtype=int)
@@ -123,15 +137,20 @@ def _make_grid() -> Squares:
     return Squares(tuple(ids), _render_all(latents, seeds), latents)
 
 
-def _make_random(count: int, seed: int, prefix: str) -> Squares:
-    latents = training_latents(count, seed)
-    seeds = [noise.sample_key(GENERATOR_VERSION, seed, i) & 0xFFFFFFFF for i in range(count)]
-    return Squares(tuple(f"{prefix}/{i:08d}" for i in range(count)), _render_all(latents, seeds), latents)
+def _make_random(latents: np.ndarray, seed: int, split: str) -> Squares:
+    """A split of random images; "held-out" and "held-out-correlated" share their pixel noise, but not their colours."""
+    seeds = [noise.sample_key(GENERATOR_VERSION, seed, i) & 0xFFFFFFFF for i in range(len(latents))]
+    ids = tuple(f"{split}/{i:08d}" for i in range(len(latents)))
+    return Squares(ids, _render_all(latents, seeds), latents)
 
 
 SPLITS = {
-    "train": lambda: _make_random(16_000, _TRAIN_SEED, "train"),
-    "held-out": lambda: _make_random(1_000, _HELD_OUT_SEED, "held-out"),
+    "train": lambda: _make_random(training_latents(16_000, _TRAIN_SEED), _TRAIN_SEED, "train"),
+    "held-out": lambda: _make_random(training_latents(1_000, _HELD_OUT_SEED), _HELD_OUT_SEED, "held-out"),
+    "train-correlated": lambda: _make_random(correlated_latents(16_000, _TRAIN_SEED), _TRAIN_SEED, "train-correlated"),
+    "held-out-correlated": lambda: _make_random(
+        correlated_latents(1_000, _HELD_OUT_SEED), _HELD_OUT_SEED, "held-out-correlated"
+    ),
     "grid": _make_grid,
 }
 
@@ -153,7 +172,8 @@ def load(split: str, cache: Path | None = None) -> Squares:
     """A split, generated on first use and checked against its manifest of sha256 hashes afterwards.
 
     Args:
-        split: "train" (16,000 balanced images), "held-out" (1,000) or "grid" (the 630 validation images).
+        split: "train" (16,000 balanced images), "held-out" (1,000), "train-correlated" and "held-out-correlated"
+            (the same number, with a background that follows the red) or "grid" (the 630 validation images).
         cache: folder to keep it in; default `cache_root()`.
 
     A damaged cache is generated again.

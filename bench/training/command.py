@@ -3,47 +3,19 @@
 import json
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench.datasets import square
+from bench.checkpoints import load_kind
 from bench.errors import UsageError
-from bench.images import to_float
 from bench.listing import RECIPES as NAMES
 from bench.registry import check_name
 from bench.sections import TrackingConfig
 from bench.suite import resolve_device
 from bench.tracking import Tracker
-from bench.training.loop import Trainer, TrainingError
-from bench.training.recipes import RECIPES
-from methods import noise
-from methods.diffusion import ddim, ddpm
-
-
-@torch.no_grad()
-def held_out_figures(kind: str, network: torch.nn.Module, count: int = 64) -> dict[str, float]:
-    """What the card says of quality, on images that were not trained on.
-
-    regressor: `clean_mae` over all 1,000; adm: `filter_l1`, the mean absolute difference of F(x) and x over
-    the first `count` (noise of the images included); diffae: `reconstruction_l1` of 100-step inversion and
-    10-step decoding.
-    """
-    data = square.load("held-out")
-    images = torch.from_numpy(to_float(data.images))
-    if kind == "regressor":
-        predictions = torch.cat([network(chunk) for chunk in images.split(100)])
-        return {"clean_mae": float((predictions - torch.from_numpy(data.attribute)).abs().mean())}
-    images = images[:count]
-    if kind == "adm":
-        keys = noise.sample_keys(0, data.ids[:count], "held-out")
-        draws = noise.normal(keys, torch.zeros_like(keys), 5, images.shape[1:])
-        filtered = ddpm.filter_image(network, network.config.schedule("50"), images, 5, draws)
-        return {"filter_l1": float((filtered - images).abs().mean())}
-    z_sem = network.encode(ddpm.to_network(images))
-    x_T = ddim.ddim_invert(network, network.config.schedule(100), images, z_sem)
-    decoded = ddim.ddim_decode(network, network.config.schedule(10), x_T, z_sem).clamp(0, 1)
-    return {"reconstruction_l1": float((decoded - images).abs().mean())}
+from bench.training.data import open_data
+from bench.training.loop import Initial, Trainer, TrainingError
+from bench.training.recipes import RECIPES, Recipe
 
 
 def _progress() -> Progress:
@@ -53,19 +25,77 @@ def _progress() -> Progress:
     )  # fmt: skip
 
 
-def train_recipe(name: str, output: Path, device: str, steps: int | None, fresh: bool, runs: Path) -> str:
-    """Train (or go on training) a recipe and export it; returns what to print.
+def _initial(recipe: Recipe, file: Path | None) -> Initial | None:
+    """The network that the recipe starts from.
 
     Raises:
-        UsageError: unknown recipe, or a checkpoint that does not belong to it.
+        UsageError: one that is missing, not wanted, or of another kind.
+    """
+    if recipe.start is None:
+        if file is not None:
+            raise UsageError(f"--from {file}: {recipe.name} starts from random weights; leave the option out")
+        return None
+    kind = recipe.start.kind
+    if file is None:
+        raise UsageError(
+            f"{recipe.name} starts from a network of kind {kind!r}; import one with "
+            f"`python -m bench import {kind} FILE -o OUT` and give it with --from OUT.safetensors"
+        )
+    loaded = load_kind(file, kind, "--from")
+    return Initial(loaded.network, loaded.sha256)
+
+
+def train_recipe(
+    name: str,
+    output: Path,
+    device: str,
+    steps: int | None,
+    fresh: bool,
+    runs: Path,
+    initial: Path | None = None,
+    data: Path | None = None,
+) -> str:
+    """`train_and_export` with an MLflow entry; returns what to print."""
+    card = train_and_export(name, output, device, steps, fresh, runs, initial, data)
+    facts = json.loads(card.read_text())
+    tracker = Tracker(runs, TrackingConfig())
+    tracker.log_training(facts, card)
+    text = ", ".join(f"{key} {value:.4f}" for key, value in facts["figures"].items())
+    return f"{card.with_suffix('.safetensors')} ({text}); card {card}; MLflow {tracker.uri}"
+
+
+def train_and_export(
+    name: str,
+    output: Path,
+    device: str,
+    steps: int | None,
+    fresh: bool,
+    runs: Path,
+    initial: Path | None = None,
+    data: Path | None = None,
+) -> Path:
+    """Train a recipe, or go on training it, and export it; returns the path of the card.
+
+    Args:
+        output: folder for the weights and the card.
+        device: "auto", "cpu" or "cuda".
+        steps: train until this step instead of the recipe's last.
+        fresh: do not go on from a checkpoint.
+        runs: folder whose `training/` holds the checkpoint.
+        initial: weights with a card, for recipes that start from given ones.
+        data: folder of prepared data, for recipes that need it.
+
+    Raises:
+        UsageError: unknown recipe, a checkpoint that does not belong to it, or an option that is missing or too many.
         TrainingError: the loss became non-finite.
     """
     check_name(NAMES, name, "recipe")
     recipe = RECIPES[name]
     folder = runs / "training" / name.replace("/", "-")
     chosen = resolve_device(device)
+    start, images = _initial(recipe, initial), open_data(recipe.data, chosen, data)
     try:
-        trainer = Trainer(recipe, folder, str(chosen), fresh)
+        trainer = Trainer(recipe, images, folder, str(chosen), fresh, start)
     except TrainingError as error:
         raise UsageError(str(error)) from error
     last = steps or recipe.steps
@@ -80,9 +110,4 @@ def train_recipe(name: str, output: Path, device: str, steps: int | None, fresh:
                 )
 
         trainer.run(report, until=last)
-    figures = held_out_figures(recipe.kind, trainer.averaged().cpu())
-    card = trainer.export(output, figures)
-    tracker = Tracker(runs, TrackingConfig())
-    tracker.log_training(json.loads(card.read_text()), card)
-    text = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
-    return f"{card.with_suffix('.safetensors')} ({text}); card {card}; MLflow {tracker.uri}"
+    return trainer.export(output, recipe.figures(trainer.averaged(), data))

@@ -7,16 +7,16 @@ import os
 import pickle
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.datasets import square
 from bench.errors import RunError
 from bench.kinds import build_network
+from bench.training.data import TrainingData
 from bench.training.recipes import Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
 
@@ -26,6 +26,13 @@ CURVE_EVERY = 50
 
 class TrainingError(RunError):
     """Training cannot go on; the text says why and what to do."""
+
+
+class Initial(NamedTuple):
+    """A frozen network that a recipe starts from, and the sha256 of its file."""
+
+    network: nn.Module
+    sha256: str
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -40,30 +47,43 @@ class Trainer:
     """One recipe's state: network, EMA, optimiser, step and loss curve.
 
     Args:
+        data: on the training device; what `recipe.data` names.
         folder: where the checkpoint lives; an existing one of the same recipe is continued.
         device: "cpu" or "cuda".
+        initial: the network that `recipe.start` adopts weights from, with its sha256.
 
     Raises:
-        TrainingError: the folder holds a checkpoint of another recipe.
+        TrainingError: the folder holds a checkpoint of another recipe, of other data or of another start.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", fresh: bool = False) -> None:
-        self.recipe, self.device = recipe, torch.device(device)
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        folder: Path,
+        device: str = "cpu",
+        fresh: bool = False,
+        initial: Initial | None = None,
+    ) -> None:
+        self.recipe, self.data, self.initial, self.device = recipe, data, initial, torch.device(device)
         self.path = folder / "checkpoint.pt"
         with seeded_initialisation(recipe.seed):
-            self.network = build_network(recipe.kind, recipe.config).to(self.device)
+            self.network = build_network(recipe.kind, recipe.config)
+        if recipe.start is not None and initial is not None:
+            recipe.start.adopt(self.network, initial.network)
+        self.network.to(self.device)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name.startswith(recipe.trained))
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.lr)
+        self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.step, self.seconds = 0, 0.0
         self.curve: list[tuple[int, float]] = []
-        data = square.load("train")
-        self.images = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous().to(self.device)
-        self.attribute = torch.from_numpy(data.attribute).to(self.device)
         if self.path.is_file() and not fresh:
             self._restore()
 
     def _identity(self) -> str:
-        facts = {k: v for k, v in asdict(self.recipe).items() if k != "loss"} | {"loss": self.recipe.loss.__name__}
+        facts = self.recipe.facts() | {"data_digest": self.data.digest, "initial": self.initial and self.initial.sha256}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def _restore(self) -> None:
@@ -73,7 +93,8 @@ class Trainer:
             raise TrainingError(f"{self.path} is damaged; delete it or use --fresh to start over") from error
         if saved["identity"] != self._identity():
             raise TrainingError(
-                f"{self.path} belongs to another recipe of {self.recipe.name}; use --fresh to start over"
+                f"{self.path} belongs to another recipe of {self.recipe.name}, other data or another start; "
+                "use --fresh to start over"
             )
         self.network.load_state_dict(saved["network"])
         self.average = saved["average"]
@@ -100,12 +121,11 @@ class Trainer:
 
     def _train_step(self) -> float:
         recipe, noise = self.recipe, TrainingNoise(self.recipe.seed, self.step, self.device)
-        index = noise.indices(recipe.batch_size, len(self.images)).to(self.device)
-        images = self.images[index].float() / 255
-        loss = recipe.loss(self.network, images, self.attribute[index], noise).mean()
+        pixels, attribute = self.data.batch(noise.indices(recipe.batch_size, len(self.data)))
+        loss = recipe.loss(self.network, pixels.float() / 255, attribute, noise).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_(self.trained, recipe.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         self.optimiser.step()
@@ -124,7 +144,7 @@ class Trainer:
         Raises:
             TrainingError: the loss became NaN or infinite; the last checkpoint is kept.
         """
-        self.network.train()
+        _train_mode(self.network)
         begun, saved = time.monotonic() - self.seconds, time.monotonic()
         window: list[float] = []
         while self.step < (until or self.recipe.steps):
@@ -146,17 +166,23 @@ class Trainer:
         self.checkpoint()
 
     def averaged(self) -> nn.Module:
-        """A frozen network with the EMA weights rounded to half precision, as they will be shipped."""
+        """A frozen network with the EMA weights as they will be exported."""
         network = build_network(self.recipe.kind, self.recipe.config).to(self.device)
-        network.load_state_dict({key: _halved(value).to(value.dtype) for key, value in self.average.items()})
+        network.load_state_dict(self._exported())  # copied into float32
         return network.eval().requires_grad_(False)
 
+    def _exported(self) -> dict[str, Tensor]:
+        """The EMA weights in the recipe's precision; counters stay as they are."""
+        halved = self.recipe.half_precision
+        return {
+            key: value.half() if halved and value.is_floating_point() else value for key, value in self.average.items()
+        }
+
     def export(self, folder: Path, figures: dict[str, float]) -> Path:
-        """Write `<name>.safetensors` (half precision, EMA) and its card beside it; returns the card's path."""
+        """Write `<name>.safetensors` (EMA weights) and its card beside it; returns the card's path."""
         folder.mkdir(parents=True, exist_ok=True)
         name = self.recipe.name.replace("/", "-")
-        weights: dict[str, Tensor] = {key: _halved(value).cpu().contiguous() for key, value in self.average.items()}
-        blob = save(weights)
+        blob = save({key: value.cpu().contiguous() for key, value in self._exported().items()})
         card = {
             "schema": 1,
             "recipe": self.recipe.name,
@@ -172,8 +198,9 @@ class Trainer:
                 "seconds": round(self.seconds, 1),
                 "device": str(self.device),
                 "torch": torch.__version__,
+                **({"initial_sha256": self.initial.sha256} if self.initial else {}),
             },
-            "data": {"split": "train", "count": len(self.images), "sha256": square.data_digest("train")},
+            "data": {"split": self.data.name, "count": len(self.data), "sha256": self.data.digest},
             "figures": figures,
             "curve": [[step, float(f"{loss:.4g}")] for step, loss in self.curve],
             "sha256": hashlib.sha256(blob).hexdigest(),
@@ -188,6 +215,10 @@ class Trainer:
         return folder / f"{name}.json"
 
 
-def _halved(value: Tensor) -> Tensor:
-    """Half precision for floating-point tensors; counters stay as they are."""
-    return value.half() if value.is_floating_point() else value
+def _train_mode(network: nn.Module) -> None:
+    """Training mode, but for modules all of whose parameters are frozen: they keep their batch statistics."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()

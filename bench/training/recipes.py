@@ -1,19 +1,35 @@
-"""What is trained: network, loss and figures of each recipe for the Square benchmark."""
+"""What is trained: data, network, loss and figures of each recipe."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.training import age, figures
 from methods.diffusion.adm import AdmConfig
 from methods.diffusion.diffae import DiffAeConfig
 from methods.diffusion.schedule import Schedule
 from methods.noise import TrainingNoise
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor, TrainingNoise], Tensor]
+FigureFunction = Callable[[nn.Module, Path | None], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a recipe starts from instead of random ones; the user gives their file.
+
+    Attributes:
+        kind: key of bench.kinds.KINDS that the file has to be of.
+        adopt: (fresh network, given network) -> None; copies what is adopted into the fresh one.
+    """
+
+    kind: str
+    adopt: Callable[[nn.Module, nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -24,20 +40,37 @@ class Recipe:
         kind: key of bench.kinds.KINDS.
         config: options of the network.
         loss: (network, images (B, 3, H, W) in [0, 1], attribute (B,), noise) -> per-sample loss (B,).
+        figures: (frozen network, folder of prepared data) -> what the card says of quality.
         seed: of initial weights, data order and noise.
+        data: name of bench.training.data.
+        trained: prefixes of the parameters that are trained; the rest is frozen, and its batch statistics too.
+        start: weights to start from, where they are not random.
+        weight_decay: decoupled (AdamW).
+        half_precision: of the exported weights.
     """
 
     name: str
     kind: str
     config: Mapping[str, object]
     loss: LossFunction
+    figures: FigureFunction
     steps: int
     seed: int
+    data: str = "square/train"
+    trained: tuple[str, ...] = ("",)
+    start: Start | None = None
     batch_size: int = 16
     lr: float = 4e-4
     warmup: int = 200
     ema: float = 0.999
     clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    half_precision: bool = True
+
+    def facts(self) -> dict[str, object]:
+        """What makes it this recipe: every field, functions by their name."""
+        named = {"loss": self.loss.__name__, "figures": self.figures.__name__, "start": self.start and self.start.kind}
+        return asdict(replace(self, start=None)) | named
 
 
 def _timesteps(noise: TrainingNoise, batch: int, steps: int, low_share: float, low: int) -> Tensor:
@@ -144,27 +177,64 @@ _REGRESSOR = Recipe(
     kind="regressor",
     config={"widths": [32, 64, 128]},
     loss=regression_loss,
+    figures=figures.regressor_figures,
     steps=2_000,
     seed=0,
     batch_size=32,
     lr=1e-3,
 )
 
+_AGE = Recipe(
+    name="celebahq/regressor",
+    kind="densenet-regressor",
+    config={},
+    loss=age.age_loss,
+    figures=age.age_figures,
+    steps=120_000,
+    seed=0,
+    data="imdb-wiki-clean/train",
+    trained=("head.",),
+    start=Start("steex-decision-densenet", age.adopt_trunk),
+    batch_size=32,
+    lr=1e-4,
+    weight_decay=0.01,
+    half_precision=False,  # small variances of a trunk with 121 layers
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("square/ddpm", "adm", _DDPM.model_dump(exclude_unset=True), ddpm_loss, steps=8_000, seed=0),
+        Recipe(
+            "square/ddpm",
+            "adm",
+            _DDPM.model_dump(exclude_unset=True),
+            ddpm_loss,
+            figures.ddpm_figures,
+            steps=8_000,
+            seed=0,
+        ),
         Recipe(
             "square/diffae",
             "diffae",
             _DIFFAE.model_dump(mode="json", exclude_unset=True),
             diffae_loss,
+            figures.diffae_figures,
             steps=12_000,
             seed=0,
         ),
         _REGRESSOR,
         # Nothing but the seed differs, which changes initial weights, data order and noise.
         replace(_REGRESSOR, name="square/oracle", seed=1),
+        # The background alone tells the red here, and is found first: more steps would add nothing.
+        replace(
+            _REGRESSOR,
+            name="square/regressor-correlated",
+            figures=figures.correlated_figures,
+            data="square/train-correlated",
+            steps=1_000,
+        ),
+        _AGE,
+        replace(_AGE, name="celebahq/oracle", seed=1, trained=("",)),
     )
 }
 """Everything `bench train` knows."""

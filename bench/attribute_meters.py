@@ -1,0 +1,111 @@
+"""Attributes of images, measured or as a classifier sees them, and what counts as a change of one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench import square_attributes
+from bench.checkpoints import Loaded, load_network
+from bench.datasets import square
+from bench.errors import UsageError
+from bench.images import to_float
+from bench.preparing.celebahq import ATTRIBUTES
+from bench.record import CellRecord, SuiteRecord
+from metrics.association import Changes, flips, shifts
+
+CHUNK = 32
+"""Images that a classifier sees at once."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """How attributes are measured.
+
+    Attributes:
+        names: of the A attributes.
+        own: the attribute that the regressor is meant to use, None where there is none among them.
+        source: what measures, for people.
+        measure: (names of the original images, uint8 (N, H, W, 3)) -> float64 (N, A).
+        compare: attributes before and after -> changes.
+    """
+
+    names: tuple[str, ...]
+    own: str | None
+    source: str
+    measure: Callable[[list[str], np.ndarray], np.ndarray]
+    compare: Callable[[np.ndarray, np.ndarray], Changes]
+
+
+def square_meter() -> Meter:
+    """Attributes measured from the pixels of the Square grid."""
+    grid = square.load("grid")
+    places = {name: index for index, name in enumerate(grid.ids)}
+    ranges = np.array(list(square_attributes.RANGES.values()))
+
+    def measure(names: list[str], images: np.ndarray) -> np.ndarray:
+        return square_attributes.measure(images, grid.latents[[places[name] for name in names]])
+
+    return Meter(
+        tuple(square_attributes.RANGES),
+        square_attributes.TARGET,
+        "measured from the pixels",
+        measure,
+        lambda before, after: shifts(before, after, ranges),
+    )
+
+
+def classifier_meter(loaded: Loaded) -> Meter:
+    """Attributes as an attribute classifier sees them; a flip across p = 0.5 is a change.
+
+    Args:
+        loaded: image [0, 1] (B, 3, H, W) to logits (B, 40), CelebA's order.
+    """
+
+    def measure(names: list[str], images: np.ndarray) -> np.ndarray:
+        return probabilities(loaded.network, images)
+
+    return Meter(ATTRIBUTES, None, f"{loaded.path.name} (sha256 {loaded.sha256[:12]})", measure, flips)
+
+
+@torch.no_grad()
+def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """Attribute probabilities of uint8 images (N, H, W, 3): float64 (N, 40).
+
+    Raises:
+        UsageError: another number of attributes, or values that are not finite.
+    """
+    found = []
+    for start in range(0, len(images), CHUNK):
+        logits = network(torch.from_numpy(to_float(images[start : start + CHUNK])))
+        if logits.ndim != 2 or logits.shape[1] != len(ATTRIBUTES):
+            raise UsageError(
+                f"weights.attributes: the classifier gives {tuple(logits.shape[1:])} values an image; "
+                f"{len(ATTRIBUTES)} are needed"
+            )
+        found.append(torch.sigmoid(logits.double()).numpy())
+    values = np.concatenate(found)
+    if not np.isfinite(values).all():
+        raise UsageError("weights.attributes: the classifier returns NaN or infinite values; check its weights")
+    return values
+
+
+def meter_of(suite: SuiteRecord, cell: CellRecord, attributes: str | None) -> Meter:
+    """What measures the attributes of a cell's images.
+
+    Args:
+        attributes: classifier instead of the run's own.
+
+    Raises:
+        UsageError: data without measured attributes, and no classifier.
+    """
+    if cell.dataset == "square" and attributes is None:
+        return square_meter()
+    given = attributes or suite.config.get("weights", {}).get("attributes")
+    if given is None:
+        raise UsageError(
+            f"{cell.id}: attributes of {cell.dataset!r} images need a classifier; give one with --attributes FILE"
+        )
+    return classifier_meter(load_network(given, "attributes"))

@@ -1,0 +1,45 @@
+"""Age regression on prepared faces: loss, start and figures of the celebahq/* recipes.
+
+Published: Ha and Bender (2025), AdamW at 1e-4 for 120,000 steps of 32, squared error of age / 100. Two things
+differ on purpose. Their trunk is frozen in its weights but stays in training mode, so that its batch statistics
+drift; here it is frozen as a whole. Their script for the oracle leaves the switch for fine-tuning unset, so that
+both networks were trained alike; here the oracle is fine-tuned as the paper says, with another seed.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.training.data import YEARS, open_data
+from methods.noise import TrainingNoise
+
+_BATCH = 64
+
+
+def age_loss(network: nn.Module, images: Tensor, age: Tensor, _: TrainingNoise) -> Tensor:
+    """Squared error of age / 100, (B,)."""
+    return F.mse_loss(network(images), age, reduction="none")
+
+
+def adopt_trunk(network: nn.Module, given: nn.Module) -> None:
+    """Copy the convolutions of STEEX's decision network; the head with its one output stays as drawn."""
+    network.trunk.load_state_dict(given.trunk.state_dict())
+
+
+@torch.no_grad()
+def age_figures(network: nn.Module, folder: Path | None) -> dict[str, float]:
+    """`validation_mae_years`: mean absolute error over the whole validation split, in years.
+
+    Args:
+        network: frozen, on the device that it is measured on.
+        folder: of prepared imdb-wiki-clean.
+    """
+    device = next(network.parameters()).device
+    data = open_data("imdb-wiki-clean/valid", device, folder)
+    total = 0.0
+    for index in torch.arange(len(data)).split(_BATCH):
+        pixels, age = data.batch(index)
+        total += float((network(pixels.float() / 255) - age).abs().sum())
+    return {"validation_mae_years": total / len(data) * YEARS}

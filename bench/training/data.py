@@ -1,0 +1,125 @@
+"""What a recipe is trained on: images and their attribute, named, so that a card can say what a network has seen."""
+
+import os
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.datasets import square
+from bench.errors import UsageError
+from bench.preparing.prepared import Prepared, open_prepared
+
+YEARS = 100.0
+"""What 1.0 of an age attribute means."""
+_READERS = 8
+
+
+class TrainingData(ABC):
+    """Images with one number each.
+
+    Attributes:
+        name: of the data and its split, for the card.
+        digest: sha256 of the content; a checkpoint continues on the same data only.
+        unit: what 1.0 of the attribute means, for people.
+    """
+
+    name: str
+    digest: str
+    unit: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and attributes.
+
+        Args:
+            index: int64 (B,), on the CPU or the training device.
+
+        Returns:
+            uint8 (B, 3, H, W) and float32 (B,) in [0, 1], on the training device.
+
+        Raises:
+            UsageError: an image that is gone or damaged; names the file.
+        """
+
+
+class SquareData(TrainingData):
+    """A split of the Square dataset, kept on the training device as a whole (200 MB for 16,000 images)."""
+
+    unit = "red / 255"
+
+    def __init__(self, split: str, device: torch.device) -> None:
+        data = square.load(split)
+        self.name, self.digest = split, square.data_digest(split)
+        self.images = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous().to(device)
+        self.attribute = torch.from_numpy(data.attribute).to(device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        index = index.to(self.images.device)
+        return self.images[index], self.attribute[index]
+
+
+class PreparedData(TrainingData):
+    """A split of a prepared data set: images are read and checked when their batch is wanted, so memory stays small.
+
+    Args:
+        prepared: whose labels have a column "attribute" in [0, 1].
+        split: "train", "valid" or "test".
+
+    Raises:
+        UsageError: the split was not prepared.
+    """
+
+    unit = "age / 100"
+
+    def __init__(self, prepared: Prepared, split: str, device: torch.device) -> None:
+        self.prepared, self.device = prepared, device
+        self.rows = prepared.split(split)
+        self.name, self.digest = f"{prepared.manifest['name']}/{split}", prepared.digest
+        self.attribute = torch.tensor(self.rows["attribute"].to_numpy(np.float32))
+        self._pool = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        index = index.cpu()
+        chosen = [self.rows.iloc[row] for row in index.tolist()]
+        images = np.stack(list(self._pool.map(self.prepared.image, chosen)))
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return pixels.to(self.device), self.attribute[index].to(self.device)
+
+
+def open_data(name: str, device: torch.device, folder: Path | None) -> TrainingData:
+    """The data that a recipe names.
+
+    Args:
+        name: "square/SPLIT" or "imdb-wiki-clean/SPLIT".
+        folder: where prepared data lies; None for data that is generated.
+
+    Raises:
+        UsageError: a folder that is missing or not wanted, or data that cannot be used.
+    """
+    family, _, split = name.partition("/")
+    if family == "square":
+        if folder is not None:
+            raise UsageError(f"--data {folder}: the Square benchmark generates its own data; leave the option out")
+        return SquareData(split, device)
+    if folder is None:
+        raise UsageError(
+            f"{family} is needed; make it with `python -m bench prepare {family} --root DIR -o OUT` and give it with "
+            "--data OUT"
+        )
+    prepared = open_prepared(folder, family)
+    prepared.split("valid")  # training ends with it: better to miss it now than after days
+    return PreparedData(prepared, split, device)
