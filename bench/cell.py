@@ -22,6 +22,7 @@ from bench.evaluators import build_evaluators
 from bench.images import to_float
 from bench.judge import Judge
 from bench.noise_check import build_noise_check
+from bench.own_models import try_regressor
 from bench.paths import expand
 from bench.record import SCHEMA
 from bench.registry import resolve
@@ -117,7 +118,8 @@ def load_task(config: RunConfig, source: Dataset, regressor: Loaded) -> Task:
 @torch.no_grad()
 def _predictions(regressor: Loaded, images: np.ndarray) -> np.ndarray:
     """r of uint8 (N, H, W, 3) images, float64 (N,); one at a time, so that no batch can matter."""
-    return np.array([float(regressor.network(torch.from_numpy(to_float(image))[None])) for image in images])
+    batches = (torch.from_numpy(to_float(image))[None] for image in images)
+    return np.array([float(try_regressor(regressor.network, image, "weights.regressor")) for image in batches])
 
 
 def judging_roles(config: RunConfig, source: Dataset) -> list[str]:

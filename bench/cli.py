@@ -1,15 +1,13 @@
 """The command line. Heavy imports stay inside the verbs, so that --help answers at once."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from bench import __version__, cli_data, cli_gates, cli_records
-from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured
+from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured, fail, resumable
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
 app = typer.Typer(
@@ -57,7 +55,7 @@ def run(
         for line in _plan_lines(built):
             typer.echo(line)
         return
-    with _resumable(), Display() as display:
+    with resumable(), Display() as display:
         display.begin("starting", 0)
         display.phase("importing PyTorch")
         from bench.suite import run_suite, suite_name
@@ -199,7 +197,7 @@ def train(
     """Train a network of the benchmark; killed at any time, the same command goes on."""
     from bench.training.command import train_recipe
 
-    with _resumable():
+    with resumable():
         typer.echo(train_recipe(recipe, output, device or "auto", steps, fresh, runs, initial, data))
 
 
@@ -222,23 +220,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(code)
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Ctrl-C ends a verb whose work is kept (`run` treats SIGTERM alike)."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from here", 130)
-
-
 def main() -> None:
     """Run the command line; every expected error is one sentence on standard error."""
     try:
         app()
     except BenchError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)

@@ -5,6 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from bench.cli_options import resumable
+
 WEIGHTS_HELP = "Where to write the weights: a FILE.safetensors, or a folder."
 
 
@@ -36,5 +38,6 @@ def prepare(
     """Check a published data set, crop and resize it, and write it with a manifest."""
     from bench.preparing.command import prepare as prepare_data
 
-    for line in prepare_data(name, root, output, size, split):
-        typer.echo(line)
+    with resumable():
+        for line in prepare_data(name, root, output, size, split):
+            typer.echo(line)

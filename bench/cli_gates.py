@@ -2,32 +2,14 @@
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from bench.cli_options import RUNS, JsonOption, configured
+from bench.cli_options import RUNS, JsonOption, configured, console, resumable
 from bench.errors import UsageError
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
-@contextmanager
-def _interruptible(text: str) -> Iterator[None]:
-    """Ctrl-C ends the verb with one sentence."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        typer.echo(f"error: {text}", err=True)
-        raise typer.Exit(130) from error
 
 
 @configured()
@@ -52,7 +34,7 @@ def verify(
     """
     from bench.progress import Display
 
-    with _interruptible("interrupted; --resume goes on from here"), Display() as display:
+    with resumable("interrupted; --resume goes on from here"), Display() as display:
         display.begin("starting", 0)
         display.phase("importing PyTorch")
         from bench import verify as gate
@@ -62,9 +44,9 @@ def verify(
         record = gate.verify(built, given, backends, folder, repeats, fresh, display)
     from reports.gates import margins_line, network_table, verdict_table
 
-    console = _console()
-    console.print(network_table(record))
-    console.print(verdict_table(record))
+    out = console()
+    out.print(network_table(record))
+    out.print(verdict_table(record))
     for result in record.results:
         typer.echo(f"{result.dataset} {result.method} {result.backend}: {result.verdict}")
         for reason in result.reasons:
@@ -139,9 +121,9 @@ def _compare_records(
     from reports.gates import comparison_table, rate_lines
 
     found = [compare_records(Path(base), Path(name), tolerance, built.verify, pairs) for name in new]
-    console = _console()
+    out = console()
     for comparison in found:
-        console.print(comparison_table(comparison))
+        out.print(comparison_table(comparison))
         for line in rate_lines(comparison) if pairs else []:
             typer.echo(line)
     verdicts = {comparison.verdict for comparison in found}
@@ -159,14 +141,14 @@ def _compare_backends(
             raise UsageError(f"{name!r} is neither a folder with a record nor a backend; {suggestion(name, BACKENDS)}")
     from bench.progress import Display
 
-    with _interruptible("interrupted; nothing was recorded"), Display() as display:
+    with resumable("interrupted; nothing was recorded"), Display() as display:
         display.begin("starting", 0)
         display.phase("importing PyTorch")
         from bench.interleave import compare_backends
         from reports.gates import measured_table
 
         found = compare_backends(built, base, new, tolerance, rounds, display)
-    _console().print(measured_table(found))
+    console().print(measured_table(found))
     for name, gap in found.prediction_difference.items():
         typer.echo(f"{name}: predictions within {gap:.2g} of {base}'s after one step; `bench verify` judges accuracy")
     for name, flags in found.flags.items():

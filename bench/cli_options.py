@@ -2,9 +2,11 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -24,7 +26,10 @@ SeedOption = Annotated[Optional[int], typer.Option("--seed", help="Seed of all n
 BatchOption = Annotated[Optional[int], typer.Option("--batch-size", help="Slots of the search.")]
 DeviceOption = Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")]
 TargetOption = Annotated[
-    Optional[str], typer.Option("--target", metavar="V,V,...", help="Reference values in [0, 1] for every image.")
+    Optional[str],
+    typer.Option(
+        "--target", metavar="V,V,...", help="Reference values for every image: in [0, 1], or 10,40,80 (years, red)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the record as the last line.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of all runs, where the MLflow store lives.")]
@@ -94,3 +99,25 @@ def configured(*without: str) -> Callable[[Callable[..., None]], Callable[..., N
         return command
 
     return decorate
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Print one sentence on standard error and end with `code`."""
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextmanager
+def resumable(text: str = "interrupted; the same command goes on from here") -> Iterator[None]:
+    """Ctrl-C ends a verb with one sentence (`run` treats SIGTERM alike)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(text, 130)
+
+
+def console() -> Any:
+    """Where tables are printed: as wide as the terminal, and wide enough for them in a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)

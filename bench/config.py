@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from backends import BACKENDS
-from bench.datasets import DATASETS
+from bench.datasets import DATASETS, UNITS
 from bench.errors import UsageError
 from bench.kinds import ROLES
 from bench.registry import check_name, resolve, suggestion
@@ -34,7 +34,8 @@ class RunConfig(BaseModel):
         refill: give a finished sample's slot to the next one at once; otherwise, as in the published code,
             a batch stays until all of it is done.
         device: "auto", "cpu" or "cuda".
-        targets: reference values in [0, 1] that every image is explained for, instead of the dataset's own target.
+        targets: reference values in [0, 1] (or all in the attribute's own unit, see `UNITS`) that every image is
+            explained for, instead of the dataset's own target.
         path: how these are solved: each from the image ("independent"), or each from the solution before it, away
             from the image's own prediction ("continuation").
         weights: networks that replace the dataset's own, by role; see `bench.checkpoints.load_network`.
@@ -176,6 +177,24 @@ def describe(error: ValidationError, where: str = "") -> str:
     return f"{key}: {first['msg']} (got {first['input']!r})"
 
 
+def _in_unit_range(targets: Sequence[Any], datasets: Sequence[str]) -> list[Any]:
+    """Reference values in [0, 1]; where one is above 1, all are in the attribute's own unit (years, grey levels).
+
+    Raises:
+        UsageError: some could be meant either way, or the datasets have no unit, or different ones.
+    """
+    above = [value for value in targets if isinstance(value, int | float) and value > 1]
+    if not above:
+        return list(targets)
+    units = {UNITS.get(name) for name in datasets}
+    if None in units or len(units) > 1:
+        raise UsageError(f"targets: {above[0]:g} is outside [0, 1], and {', '.join(datasets)} have no one unit for it")
+    if any(0 < value < 1 for value in targets):
+        raise UsageError(f"targets: {above[0]:g} is outside [0, 1]; give all values in [0, 1], or all in whole units")
+    (unit,) = units
+    return [value / unit for value in targets]
+
+
 def build_config(config: str | None, assignments: list[str], flags: Mapping[str, Any]) -> RunConfig:
     """Merge all sources and validate names and top-level keys; imports no component.
 
@@ -191,6 +210,9 @@ def build_config(config: str | None, assignments: list[str], flags: Mapping[str,
     for text in assignments:
         _assign(raw, *parse_assignment(text))
     raw.update(flags)
+    if isinstance(raw.get("targets"), list | tuple):
+        names = raw.get("dataset", RunConfig.model_fields["dataset"].default)
+        raw["targets"] = _in_unit_range(raw["targets"], [names] if isinstance(names, str) else names)
     try:
         parsed = RunConfig(**_component_sections(raw))
     except ValidationError as error:

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from bench.datasets.base import Task
-from bench.errors import RunError, UsageError
+from bench.errors import RunError
 from bench.evaluators import Evaluators, Found, image_format
 from bench.faces import FACE_KEYS, correlations, explain_missing
 from bench.images import BadImage, read_image, to_float
 from bench.noise_check import NoiseCheck
+from bench.own_models import check_regressor, try_regressor
 from bench.paths import path_figures, summarise_paths
 from bench.realism import Subject, inception_realism, load_extractor, oracle_realism
 from bench.registry import resolve
@@ -68,26 +69,15 @@ class Judge:
         return torch.cat([self.oracle.features(chunk) for chunk in torch.from_numpy(images).split(64)]).numpy()
 
     def preflight(self, task: Task) -> None:
-        """Refuse a regressor that cannot be explained.
+        """Refuse an oracle that cannot judge these images, and a regressor that cannot be explained.
 
         Raises:
-            UsageError: non-finite predictions, or predictions that do not depend on the image.
+            UsageError: images of another size than they take, non-finite predictions, or predictions that do not
+                depend on the image.
         """
-        images = torch.from_numpy(to_float(task.images[:4])).requires_grad_(True)
-        for role, network in (("oracle", self.oracle), ("regressor", self.regressor)):
-            prediction = network(images)
-            if not torch.isfinite(prediction).all():
-                raise UsageError(
-                    f"weights.{role}: the {role} returns NaN or infinite values on the first images; check its weights"
-                )
-        gradient = (
-            torch.autograd.grad(prediction.sum(), images, allow_unused=True)[0] if prediction.requires_grad else None
-        )
-        if gradient is None or not torch.any(gradient):
-            raise UsageError(
-                "weights.regressor: the regressor does not depend on the image (its gradient is zero); "
-                "nothing can be searched"
-            )
+        images = torch.from_numpy(to_float(task.images[:4]))
+        try_regressor(self.oracle, images, "weights.oracle")
+        check_regressor(self.regressor, images, "weights.regressor")
 
 
 @dataclass(frozen=True)

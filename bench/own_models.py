@@ -123,14 +123,14 @@ def state_digest(network: nn.Module, *facts: str) -> str:
 
 
 def try_regressor(network: nn.Module, image: Tensor, option: str) -> Tensor:
-    """A regressor's prediction on one image, (1,).
+    """A regressor's predictions on images, (B,).
 
     Args:
-        image: float32 (1, 3, H, W) in [0, 1].
+        image: float32 (B, 3, H, W) in [0, 1].
         option: what named the network, for errors.
 
     Raises:
-        UsageError: it cannot take the image, or does not return one finite number.
+        UsageError: it cannot take the image, or does not return one finite number an image.
     """
     shape = tuple(image.shape)
     try:
@@ -139,7 +139,7 @@ def try_regressor(network: nn.Module, image: Tensor, option: str) -> Tensor:
         raise UsageError(f"{option}: {error}") from error
     except (RuntimeError, ValueError, TypeError) as error:  # what torch raises for shapes that do not fit
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UsageError(f"{option}: it cannot take an image of shape {shape}: {reason[0]}") from error
+        raise UsageError(f"{option}: it cannot take images of shape {shape}: {reason[0]}") from error
     if not torch.isfinite(prediction).all():
         raise UsageError(f"{option}: it returns NaN or infinity for an image; check its weights")
     return prediction

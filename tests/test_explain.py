@@ -153,7 +153,7 @@ def test_a_failed_sample_says_why(networks: dict[str, nn.Module], pixels: np.nda
         ({"images": np.zeros((1, 3, 16, 16), np.int64)}, "or uint8 in 0..255"),
         ({"images": np.zeros((1, 3, 16, 12), np.uint8)}, "square images"),
         ({"images": np.zeros((0, 3, 16, 16), np.uint8)}, "square images"),
-        ({"images": np.full((1, 3, 8, 8), 0.5)}, "regressor: it cannot take an image"),
+        ({"images": np.full((1, 3, 8, 8), 0.5)}, "regressor: it cannot take images"),
         ({"targets": [0.1, 0.2]}, "one for each of the 3 images"),
         ({"targets": float("nan")}, "every value has to be finite"),
         ({"ids": ["a", "a", "b"]}, "3 different names"),

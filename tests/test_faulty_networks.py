@@ -38,7 +38,7 @@ def test_a_constant_regressor(tmp_path: Path) -> None:
 
 def test_a_regressor_that_overflows(tmp_path: Path) -> None:
     weights = altered(tmp_path, "regressor", {"norm.0.running_var": -1.0})
-    assert "the regressor returns NaN" in sentence(run(tmp_path, "-s", f"weights.regressor={weights}"), 2)
+    assert "weights.regressor: it returns NaN" in sentence(run(tmp_path, "-s", f"weights.regressor={weights}"), 2)
 
 
 def test_a_denoiser_that_overflows_loses_nothing_recorded(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One step of each method on networks of the published shapes, 256x256. `pytest -m slow -s` prints seconds and memory."""
+"""One step of each method on networks of the published shapes, 256x256; `-m slow -s` prints seconds and memory."""
 
 import time
 

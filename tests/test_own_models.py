@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("three_outputs", r"returns shape \(1, 3\) for a batch of 1 images; one output"),
-        ("narrow", r"cannot take an image of shape \(1, 3, 16, 16\)"),
+        ("narrow", r"cannot take images of shape \(1, 3, 16, 16\)"),
         ("constant", "does not depend on the image"),
     ],
 )

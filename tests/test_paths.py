@@ -75,6 +75,7 @@ def test_continuations_lead_away_from_the_start() -> None:
     [
         ("targets=[0.2,0.4,0.2]", "twice"),
         ("targets=[0.2,1.5]", "outside"),
+        ("targets=[10,300]", "outside"),
         ("targets=[NaN]", "outside"),
         ("targets=0.3", "targets"),
         ("path=continuation", "--target"),
@@ -99,6 +100,8 @@ def test_values_on_the_command_line() -> None:
     )
     assert result.exit_code == 0 and "valid" in result.output
     assert build_config(None, ["targets=[0.6,0.2]"], {}).targets == (0.2, 0.6)
+    assert build_config(None, [], {"dataset": ["celebahq"], "targets": [80, 10]}).targets == (0.1, 0.8)  # years
+    assert build_config(None, [], {"targets": [51, 255]}).targets == (0.2, 1.0)  # grey levels
 
 
 def sequence(cell: Cell, frame: pd.DataFrame, folder: Path) -> dict[str, np.ndarray]:
