@@ -255,9 +255,7 @@ class CellRun:
         def show(done: int, total: int) -> None:
             self.display.phase(f"judging under fresh noise {done}/{total}", len(self.rows))
 
-        judged = judge_samples(
-            self.judge, self.cell.task, self.rows, self.folder, self.inputs, tolerance, metrics, show
-        )
+        judged = judge_samples(self.judge, self.cell.task, self.rows, self.folder, tolerance, metrics, show)
         self.record.summary = judged.summary
         self.record.notes |= judged.notes
         self.record.definitions = judged.definitions

@@ -1,23 +1,22 @@
 """The verbs that read finished records: `show`, `report` and `judge`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from bench.cli_options import console
+
 
 def print_suite(suite: Any) -> None:
     """The final table of a suite, and its notes."""
-    from rich.console import Console
-
     from reports.tables import terminal_table
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(terminal_table(suite))
+    out = console()
+    out.print(terminal_table(suite))
     for cell in suite.cells:
         for key, reason in cell.notes.items():
-            console.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
+            out.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
 
 
 def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> None:
@@ -74,6 +73,10 @@ def judge(
         Optional[int],
         typer.Option("--draws", min=0, help="Fresh filter noises an image, instead of the recorded number."),
     ] = None,
+    assignments: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", "-s", metavar="A.B=V", help="metrics.KEY, weights.identity or weights.attributes."),
+    ] = None,
 ) -> None:
     """Compute every metric of finished cells again, from their saved images and without a search."""
     from bench.progress import Display
@@ -86,7 +89,7 @@ def judge(
 
         suites = []
         for folder in folders:
-            suites.append(rejudge(folder, draws, display))
+            suites.append(rejudge(folder, draws, display, assignments or []))
             write_page(folder)
     for suite in suites:
         print_suite(suite)

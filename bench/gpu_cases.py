@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.checkpoints import load_network
 from methods import noise
 from methods.diffusion.adm import AdmConfig, AdmUNet
@@ -119,7 +118,7 @@ def reference_gradient(case: Case, device: torch.device) -> Tensor:
     convolutions.fp32_precision = products.fp32_precision = "ieee"
     try:
         data = case.inputs(COMPARED, device)
-        network = EagerBackend(BackendConfig(), device).prepare("denoiser", case.network, case.example(data))
+        network = EagerBackend(EagerConfig(), device).prepare("denoiser", case.network, case.example(data))
         rows = [{key: value[i : i + 1] for key, value in data.items()} for i in range(COMPARED)]
         return torch.cat([case.gradient(network, row).cpu() for row in rows])
     finally:

@@ -122,7 +122,6 @@ def judge_samples(
     task: Task,
     rows: list[dict[str, Any]],
     cell: Path,
-    inputs: Path,
     tolerance: float,
     metrics: MetricsConfig,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -132,7 +131,6 @@ def judge_samples(
     Args:
         rows: a recorded row for every sample of the task.
         cell: the cell's folder, named after its id.
-        inputs: folder of the originals.
         report: called with (done, total) while images are tested under fresh noise.
 
     Raises:

@@ -145,8 +145,7 @@ def _judge_cell(
         display.phase("judging under fresh noise", done)
 
     tolerance = record.options[record.method]["tolerance"]
-    inputs = folder / f"inputs-{record.dataset}"
-    judged = judge_samples(judge, task, list(rows.values()), cell, inputs, tolerance, metrics, show)
+    judged = judge_samples(judge, task, list(rows.values()), cell, tolerance, metrics, show)
     write_table(judged.frame, cell)
     kept = {key: note for key, note in record.notes.items() if key.startswith(KEPT_NOTES)}
     record.notes = (

@@ -4,9 +4,9 @@ The method that AC-RE was made from. It minimises, by sign-gradient steps on the
 
     L_class(C(F(x)), y) + lambda_d d(x, x_0)
 
-with the filter F (its equation 4) and l1 or l2 as d, and then repaints what changed (section 3.3). As published it makes all of its steps, whether
-or not the class is reached. `ace-re` is the same with the paper's regression loss and stopping rule: AC-RE with
-ACE's distance and settings.
+with the filter F (its equation 4) and l1 or l2 as d, and then repaints what changed (section 3.3). As published it
+makes all of its steps, whether or not the class is reached. `ace-re` is the same with the paper's regression loss and
+stopping rule: AC-RE with ACE's distance and settings.
 
 What differs from the published code: the loss is summed over samples where that code averages the cross-entropy
 over the batch but sums the distance, so that its lambda meant something else at every batch size (its scripts used

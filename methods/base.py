@@ -122,7 +122,10 @@ class Method(ABC):
 
     @abstractmethod
     def encode(self, batch: Batch, report: Report) -> State:
-        """The initial state of new samples, without gradients."""
+        """The initial state of new samples, without gradients.
+
+        Of the target it holds nothing that `retarget` does not replace: several values of an image share one encoding.
+        """
 
     @abstractmethod
     def step(self, state: State) -> StepResult:

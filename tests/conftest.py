@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.registry import resolve
 from methods import METHODS, noise
 from methods.base import Batch, Method, MethodConfig
@@ -129,7 +128,7 @@ def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
             defaults |= {"depth": 10, "inversion_steps": 10, "cap": 5.0}
         config: MethodConfig = cls.options(**(defaults | options))
         method = cls(config, seed, CPU, SIZE)
-        method.prepare(networks | (replace or {}), EagerBackend(BackendConfig(), CPU), slots)
+        method.prepare(networks | (replace or {}), EagerBackend(EagerConfig(), CPU), slots)
         return method
 
     return make

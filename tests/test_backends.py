@@ -129,24 +129,28 @@ def test_a_second_build_comes_from_the_cache(networks: dict[str, nn.Module]) -> 
     assert backend.report.networks["regressor"]["cache"] == "hit"
 
 
-@pytest.mark.parametrize("network", ["ddpm", "regressor"])
-def test_checkpointing_gives_the_same_gradient(network: str, networks: dict[str, nn.Module]) -> None:
+@pytest.mark.parametrize("network", ["ddpm", "diffae", "regressor"])
+@pytest.mark.parametrize("name", ["eager", "compile"])
+def test_checkpointing_gives_the_same_gradient(name: str, network: str, networks: dict[str, nn.Module]) -> None:
     inputs = inputs_for(network)
     results = []
     for checkpointing in ("off", "on"):
-        backend = make("compile", checkpointing=checkpointing)
+        backend = make(name, checkpointing=checkpointing)
         results.append(forward_and_gradients(backend.prepare(network, networks[network], inputs), inputs))
         assert backend.report.networks[network]["checkpointing"] is (checkpointing == "on")
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("name", ["eager", "compile"])
 def test_checkpointing_is_chosen_by_the_memory_at_hand(
-    networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
+    name: str, networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, chosen = inputs_for("ddpm"), []
+    trial = make(name)
+    trial.prepare("ddpm", networks["ddpm"], inputs)
+    stored = trial.report.networks["ddpm"]["stored_mib_per_step"] * 2**20
     for calls in (1, 5):
-        backend = make("compile")
-        stored = 0.7 * 2**20  # one call of the small network stores about this much
+        backend = make(name)
         monkeypatch.setattr("backends.checkpointing.available_memory", lambda device, room=3 * stored: room / 0.5)
         backend.prepare("ddpm", networks["ddpm"], inputs, calls)
         chosen.append(backend.report.networks["ddpm"]["checkpointing"])

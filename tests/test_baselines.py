@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.costs import MethodFlops, NetworkFlops, method_flops
 from bench.registry import resolve
 from methods import METHODS, noise
@@ -222,7 +221,7 @@ def test_pgd_stays_in_its_ball_and_knows_its_size(make_method: Make, networks: d
         assert float((free[sample.id].image - sample.image).abs().max()) > 10 / 255
     method = Pgd(Pgd.options(), 0, CPU)
     with pytest.raises(ValueError, match="pgd needs image_size"):
-        method.prepare(networks, EagerBackend(BackendConfig(), CPU), 1)
+        method.prepare(networks, EagerBackend(EagerConfig(), CPU), 1)
 
 
 # DiME

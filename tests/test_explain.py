@@ -11,8 +11,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 import bench
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench import explain
 from bench.errors import UsageError
 from bench.explaining import Explanation
@@ -39,7 +38,7 @@ def test_it_is_the_search_of_the_harness(networks: dict[str, nn.Module], pixels:
     goals = [0.7, 0.6, 0.2]
     found = run(networks, pixels, goals, ids=["a", "b", "c"], seed=3)
     method = AcRe(AcReConfig(max_steps=4, tolerance=0.004, depth=3), 3, CPU)
-    method.prepare(networks, EagerBackend(BackendConfig(), CPU), 2)
+    method.prepare(networks, EagerBackend(EagerConfig(), CPU), 2)
     samples = [Sample(n, torch.from_numpy(to_float(p)), g) for n, p, g in zip("abc", pixels, goals, strict=True)]
     outcomes = {outcome.id: outcome for outcome in SlotSearch(method, 2).run(samples)}
     for row, name in enumerate("abc"):

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backends.base import BackendConfig
 from backends.compiled import CompileBackend
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.checkpoints import load_network
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.images import to_float
@@ -65,7 +64,7 @@ def test_a_handful_of_steps_is_enough_on_the_shipped_networks(name: str) -> None
     method = cls(cls.options(), 0, CPU)
     roles = ("regressor", *cls.networks)
     method.prepare(
-        {role: load_network(f"square-{role}", role).network for role in roles}, EagerBackend(BackendConfig(), CPU), 3
+        {role: load_network(f"square-{role}", role).network for role in roles}, EagerBackend(EagerConfig(), CPU), 3
     )
     for outcome in run(method, samples, 3).values():
         assert outcome.reached

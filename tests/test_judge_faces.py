@@ -89,7 +89,7 @@ def judged(networks: dict[str, nn.Module], pictures: tuple, folder: Path, metric
              "prediction": np.nan if index == 2 else prediction, "oracle": np.nan if index == 2 else prediction,
              "steps": 1, "forward": 1, "backward": 1, "seconds": 1.0}
         )  # fmt: skip
-    return judge_samples(judge, task, rows, folder, folder, 0.05, metrics)
+    return judge_samples(judge, task, rows, folder, 0.05, metrics)
 
 
 def cosine(identity: nn.Module, first: np.ndarray, second: np.ndarray) -> float:

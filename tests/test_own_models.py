@@ -11,8 +11,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.cell import resolve_cell
 from bench.checkpoints import load_network
 from bench.config import RunConfig
@@ -231,7 +230,7 @@ def test_a_network_that_predicts_v_is_converted() -> None:
 def test_a_search_runs_on_it(unet_folder: Path) -> None:
     method = AcRe(AcReConfig(depth=3, max_steps=2), 0, CPU)
     networks = {role: load_network(reference, role).network for role, reference in _references(unet_folder).items()}
-    method.prepare(networks, EagerBackend(BackendConfig(), CPU), 2)
+    method.prepare(networks, EagerBackend(EagerConfig(), CPU), 2)
     samples = toy_samples(2)
     batch = Batch(("a", "b"), torch.stack([sample.image for sample in samples]), torch.tensor([0.9, 0.1]))
     result = method.step(method.encode(batch, lambda done, total: None))

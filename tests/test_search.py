@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.checkpoints import load_network
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.images import to_float
@@ -231,7 +230,7 @@ def test_shipped_networks_in_float32_agree_across_batch_sizes(name: str) -> None
     results = []
     for slots, order in ((1, samples), (3, samples[::-1]), (16, samples)):
         method = cls(cls.options(**few), 0, CPU)
-        method.prepare(shipped, EagerBackend(BackendConfig(), CPU), slots)
+        method.prepare(shipped, EagerBackend(EagerConfig(), CPU), slots)
         results.append(search(method, order, slots))
     for other in results[1:]:
         for key, outcome in results[0].items():

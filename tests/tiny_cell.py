@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from backends.base import BackendConfig
-from backends.eager import EagerBackend
+from backends.eager import EagerBackend, EagerConfig
 from bench.cell import Cell
 from bench.cell_run import CellRun
 from bench.checkpoints import Loaded
@@ -64,7 +63,7 @@ def tiny_cell(
     ids = tuple(sample.id for sample in toy_samples(count))
     images = np.stack([to_uint8(sample.image.numpy()) for sample in toy_samples(count)])
     search = resolve(METHODS, method, "method")(settings[method], config.seed, CPU, SIZE)
-    search.prepare(roles, EagerBackend(BackendConfig(), CPU), count)
+    search.prepare(roles, EagerBackend(EagerConfig(), CPU), count)
     state = search.encode(Batch(ids, torch.from_numpy(to_float(images)), torch.zeros(count)), lambda done, total: None)
     start = search.step(state).prediction.numpy()
     offsets = np.array([0.006 * (1 + index % 4) * (-1) ** index for index in range(count)])

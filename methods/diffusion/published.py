@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from methods.diffusion.adm import AdmConfig, AdmUNet, published_blocks, convert_adm_state
+from methods.diffusion.adm import AdmConfig, AdmUNet, convert_adm_state, published_blocks
 from methods.diffusion.diffae import DiffAe, DiffAeConfig
 from methods.networks import densenet, resnet, vggface2
 from methods.networks.config import PublishedConfig
