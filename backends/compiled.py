@@ -41,8 +41,8 @@ class CompileConfig(BackendConfig):
     Attributes:
         precision: of weights and activations. "auto" is float16 on CUDA, bfloat16 on CPUs that compute it
             natively, else float32. Statistics, softmax and results are float32 with any of them.
-        float32: networks that stay in float32 whatever the precision; the regressor does, since a
-            counterfactual is judged by its prediction.
+        float32: networks that stay in float32 whatever the precision; regressor and classifier do, since a
+            counterfactual is judged by their predictions.
         attention: of attention's products in half precision on the CPU; softmax is float32 with both.
         residual: of the residual stream. "half" is 10 to 15 % faster, but badly conditioned images lose precision
             in the gradient with respect to a condition; "auto" is float32 for networks that have one, that is
@@ -52,7 +52,7 @@ class CompileConfig(BackendConfig):
     """
 
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    float32: tuple[str, ...] = ("regressor",)
+    float32: tuple[str, ...] = ("regressor", "classifier")
     attention: Literal["half", "float32"] = "half"
     residual: Literal["auto", "float32", "half"] = "auto"
     checkpointing: Checkpointing = "auto"

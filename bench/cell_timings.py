@@ -77,7 +77,12 @@ def note_figures(
     if cell.task.sources:
         notes["timings/model_tflop"] = "counts the encoder's call for every row, though rows of an image share it"
     timings |= work_figures(
-        session, flops, frame["forward"].to_list(), frame["backward"].to_list(), timings["step_median_s"]
+        session,
+        flops,
+        frame["forward"].to_list(),
+        frame["backward"].to_list(),
+        timings["step_median_s"],
+        frame["iterations"].to_list(),
     )
     peaks, reason = peak_figures(session, cell.device, timings["step_model_gflop_per_s"])
     timings |= peaks

@@ -9,11 +9,15 @@ from bench.cli_options import console
 
 
 def print_suite(suite: Any) -> None:
-    """The final table of a suite, and its notes."""
+    """The final table of a suite, published figures on its datasets, and its notes."""
+    from reports.quoted import quoted_table
     from reports.tables import terminal_table
 
     out = console()
     out.print(terminal_table(suite))
+    quoted = quoted_table(suite)
+    if quoted is not None:
+        out.print(quoted)
     for cell in suite.cells:
         for key, reason in cell.notes.items():
             out.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from jinja2 import Environment
 from bench.images import write_bytes
 from bench.record import CellRecord, SuiteRecord, read_suite
 from reports.figures import heat_map, png_data_uri, read_pair
+from reports.quoted import HEADINGS, columns, quoted_rows
 from reports.tables import columns_of, rows
 
 PICTURES = 12
@@ -41,6 +42,10 @@ commit {{ suite.environment.git.commit[:12] }}{% if suite.environment.git.dirty 
 <p class="note">Means with 95 % bootstrap intervals over images. Validity is judged on the saved PNG by the regressor in float32;
 failed samples count as not valid. Seconds are wall time of encoding, search and refinement, shared among the samples in the slots; building
 the networks is apart.</p>
+{% if quoted %}<table><caption>Quoted from publications, not measured here: other networks, images and targets</caption>
+<thead><tr><th>method</th><th>target</th>{% for key in quoted_columns %}<th>{{ quoted_headings[key] }}</th>{% endfor %}<th>source</th></tr></thead>
+<tbody>{% for row in quoted %}<tr><td>{{ row.method }}</td><td>{{ row.target }}</td>
+{% for key in quoted_columns %}<td>{{ row.figures.get(key, "-") }}</td>{% endfor %}<td>{{ row.label }}</td></tr>{% endfor %}</tbody></table>{% endif %}
 {% for cell in cells %}<h2>{{ cell.record.id }}</h2>
 {% if cell.record.error %}<p class="bad">{{ cell.record.error }}</p>{% endif %}
 <table><tbody>{% for key, value in cell.facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}</tbody></table>
@@ -103,8 +108,17 @@ def render(suite: SuiteRecord, folder: Path) -> str:
         for cell in suite.cells
     ]
     headings = [column[0] for column in columns_of(suite.cells)]
+    quoted = quoted_rows(cell.dataset for cell in suite.cells)
     template = Environment(autoescape=True).from_string(_TEMPLATE)
-    return template.render(suite=suite, rows=rows(suite), headings=headings, cells=cells)
+    return template.render(
+        suite=suite,
+        rows=rows(suite),
+        headings=headings,
+        cells=cells,
+        quoted=quoted,
+        quoted_columns=columns(quoted),
+        quoted_headings=HEADINGS,
+    )
 
 
 def write_page(folder: Path) -> Path:

@@ -94,3 +94,23 @@ def test_missing_weights_are_one_sentence(prepared: Path) -> None:
 def test_two_data_sets_with_settings_of_their_own_do_not_share_a_run() -> None:
     done = invoke("run", "--dataset", "celebahq", "--dataset", "square", "--dry-run")
     assert "run them apart" in str(done.exception)
+
+
+def test_published_figures_stand_beside_marked_as_quoted(suite: tuple[SuiteRecord, Path]) -> None:
+    _, folder = suite
+    shown = invoke("show", str(folder)).output
+    assert "quoted from publications, not measured here" in shown
+    for method in ("AC-RE", "Diff-AE-RE", "STEEX", "DiVE"):
+        assert method in shown
+    page = (folder / "report.html").read_text()
+    assert "not checked against the paper" in page and "Quoted from publications" in page
+
+
+def test_the_suite_can_be_judged_as_published(suite: tuple[SuiteRecord, Path]) -> None:
+    _, folder = suite
+    before = {cell.id: cell.definitions["attributes/mnac"] for cell in read_suite(folder).cells}
+    done = invoke("judge", str(folder), "-s", "metrics.mode=paper")
+    assert done.exit_code == 0, done.output
+    for cell in read_suite(folder).cells:
+        assert cell.definitions["attributes/mnac"] != before[cell.id]
+        assert cell.summary["attributes/mnac"].value is not None

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from backends import BACKENDS
-from methods import METHODS
 from methods.base import Method
 from methods.diffusion.ddpm import network_time
-from tests.benchmarks.conftest import DEVICE, SLOTS, prepared, square_batch
+from tests.benchmarks.conftest import DEVICE, OPTIONS, SLOTS, prepared, square_batch
 
 Timed = Callable[[Callable[[], object]], None]
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", OPTIONS)
 
 
 def denoiser_inputs(method: Method) -> tuple[Tensor, ...]:
