@@ -206,13 +206,17 @@ def build_config(config: str | None, assignments: list[str], flags: Mapping[str,
     Raises:
         UsageError: one sentence naming the key.
     """
-    raw = load_toml(find_preset(config or default_preset(flags.get("dataset", ()))))
-    for text in assignments:
-        _assign(raw, *parse_assignment(text))
+    given = [parse_assignment(text) for text in assignments]
+    if config is None:
+        asked = flags.get("dataset") or {tuple(keys): value for keys, value in given}.get(("dataset",))
+        config = default_preset(asked if isinstance(asked, list | tuple) else ())
+    raw = load_toml(find_preset(config))
+    for keys, value in given:
+        _assign(raw, keys, value)
     raw.update(flags)
     if isinstance(raw.get("targets"), list | tuple):
         names = raw.get("dataset", RunConfig.model_fields["dataset"].default)
-        raw["targets"] = _in_unit_range(raw["targets"], [names] if isinstance(names, str) else names)
+        raw["targets"] = _in_unit_range(raw["targets"], names if isinstance(names, list | tuple) else ())
     try:
         parsed = RunConfig(**_component_sections(raw))
     except ValidationError as error:

@@ -37,7 +37,8 @@ class Outcome:
         prediction: that prediction.
         failure: why there is no usable counterfactual ("nonfinite@step 3"), or None.
         seconds: this sample's share of the wall time.
-        latency: wall time from the start of its encoding to its counterfactual, in seconds; reconstructions apart.
+        latency: wall time from the start of its encoding to its counterfactual, in seconds; of a further reference
+            value of an image, from when it took a slot. Reconstructions apart.
         reconstruction: what the method makes of the unchanged image, as `image`; None where it was not asked for, or
             is not finite.
     """

@@ -154,6 +154,8 @@ class SlotSearch:
             _write(state, slot, incoming.state)
             places[slot] = incoming
             incoming.state = {}
+            if incoming.continued and incoming.iterations == 0:  # it was ready long before there was a slot for it
+                incoming.entered = self._clock()
         return state
 
     def _advance(self, places: list[_Job | None], state: State) -> State:

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
+from bench.config import build_config
+from bench.errors import UsageError
 from bench.record import SuiteRecord, read_suite
 from tests.celebahq_weights import SIZE, write_weights
 from tests.mini_celebahq import write_celebahq
@@ -86,14 +88,27 @@ def test_young_faces_are_to_look_old_and_old_ones_young(suite: tuple[SuiteRecord
     assert table["target"].nunique() == 2
 
 
-def test_missing_weights_are_one_sentence(prepared: Path) -> None:
-    done = invoke("run", "--dataset", "celebahq", "-s", f"celebahq.path={prepared}", "--dry-run")
-    assert "weights.regressor" in str(done.exception)
+def test_missing_weights_are_one_sentence_and_leave_nothing(prepared: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = invoke("run", "--dataset", "celebahq", "-s", f"celebahq.path={prepared}", "-o", str(output))
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith("weights.regressor: no network is shipped for this data")
+    assert not output.exists()
 
 
 def test_two_data_sets_with_settings_of_their_own_do_not_share_a_run() -> None:
     done = invoke("run", "--dataset", "celebahq", "--dataset", "square", "--dry-run")
-    assert "run them apart" in str(done.exception)
+    assert isinstance(done.exception, UsageError) and "run them apart" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("flags", "assignments"),
+    [({"dataset": ["celebahq"]}, []), ({}, ['dataset=["celebahq"]']), ({}, ["dataset=celebahq"])],
+)
+def test_a_data_set_brings_its_own_settings(flags: dict[str, list[str]], assignments: list[str]) -> None:
+    options = build_config(None, assignments, flags).options
+    assert options["ac-re"]["respacing"] == "25"
+    assert build_config("paper", assignments, flags).options == {}
 
 
 def test_published_figures_stand_beside_marked_as_quoted(suite: tuple[SuiteRecord, Path]) -> None:
