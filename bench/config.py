@@ -187,7 +187,7 @@ def _in_unit_range(targets: Sequence[Any], datasets: Sequence[str]) -> list[Any]
     if not above:
         return list(targets)
     units = {UNITS.get(name) for name in datasets}
-    if None in units or len(units) > 1:
+    if None in units or len(units) != 1:
         raise UsageError(f"targets: {above[0]:g} is outside [0, 1], and {', '.join(datasets)} have no one unit for it")
     if any(0 < value < 1 for value in targets):
         raise UsageError(f"targets: {above[0]:g} is outside [0, 1]; give all values in [0, 1], or all in whole units")
