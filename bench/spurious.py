@@ -75,7 +75,9 @@ class Ranking(BaseModel):
         """What comes first, in one sentence."""
         first = self.attributes[0]
         text = f"{first.attribute} moves most: {format_estimate(first.association, 3)} ({self.unit})"
-        if first.q is None or first.q >= CLEAR:
+        if first.q is None:
+            text += ", with too few images in a direction for a test"
+        elif first.q >= CLEAR:
             text += ", which may be chance"
         if self.own is None or first.attribute == self.own:
             return text
@@ -207,7 +209,7 @@ def table(ranking: Ranking, top: int) -> Table:
                 ]
             )
         name = f"{each.attribute} (asked for)" if each.attribute == ranking.own else each.attribute
-        made.add_row(name, _signed(each.association), "-" if each.q is None else f"{each.q:.3f}", *sides)
+        made.add_row(name, _signed(each.association), _chance(each.q), *sides)
     return made
 
 
@@ -216,6 +218,13 @@ def _signed(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:+.3f}"
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _chance(q: float | None) -> str:
+    """A q for people; it is never zero."""
+    if q is None:
+        return "-"
+    return "<0.001" if q < 0.001 else f"{q:.3f}"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

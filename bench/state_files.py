@@ -1,6 +1,7 @@
 """Tensors in files: safetensors, or torch files read with weights_only=True; nothing in them is executed."""
 
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,13 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+
+TORCH_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, MemoryError, struct.error),
+)
+"""What torch.load raises for bytes that are no checkpoint, depending on where they lead it; besides these,
+pickle.UnpicklingError for what it refuses to make."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def _parse(path: Path, blob: bytes, option: str) -> Mapping[str, Tensor]:
             raise UsageError(f"{option}: {path} is damaged or not safetensors ({error}); fetch it again") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except TORCH_DAMAGE as error:
         raise UsageError(f"{option}: {path} is damaged or not a torch file of plain tensors") from error
     except pickle.UnpicklingError as error:
         raise UsageError(

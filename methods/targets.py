@@ -7,11 +7,11 @@ regression target are their `-re` forms.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from backends.base import Backend
@@ -77,7 +77,8 @@ class ClassTargetConfig(MethodConfig):
         boundary: between the two classes, in units of the target.
         slope: of the logit, for "regressor".
         label: which output of the decision network: 0, 1, 2 are Male, Smiling, Young.
-        label_is_low: the label is positive for the low class, as Young is on a scale of age.
+        label_is_low: the label is positive for the low class. The default says so of Young on a scale of age; what
+            Male and Smiling mean for another scale has to be given.
     """
 
     classifier: Literal["regressor", "decision"] = "regressor"
@@ -85,6 +86,17 @@ class ClassTargetConfig(MethodConfig):
     slope: float = Field(10.0, gt=0)
     label: int = Field(2, ge=0, le=2)
     label_is_low: bool = True
+
+    @model_validator(mode="after")
+    def _meaning_of_the_label(self) -> Self:
+        unsaid = "label_is_low" not in self.model_fields_set
+        if self.classifier == "decision" and self.label in (0, 1) and unsaid:
+            name = ("Male", "Smiling")[self.label]
+            raise ValueError(
+                f"label_is_low is needed with classifier=decision and label={self.label}: true if {name} stands for "
+                "low values of the target, false if for high ones; the default holds for label=2, Young and ages"
+            )
+        return self
 
 
 class ClassTarget(Judging):

@@ -5,7 +5,9 @@ relies on moves one way with the one and the other way with the other. What a ge
 noise, a lost earring) moves both the same way and says nothing about the regressor, so an attribute's association is
 half the difference of its mean changes, (up - down) / 2: such a drift cancels, unless it depends on the image.
 
-The resampling unit is the image: all counterfactuals of an image (several targets) are drawn together.
+The unit of all resampling is the image: all counterfactuals of an image (several targets) are drawn together.
+Intervals are bootstrapped. Whether an association is there is told by a permutation test, which holds for few images
+and for changes that are all alike, where a bootstrap knows no error.
 """
 
 import math
@@ -18,12 +20,16 @@ from scipy import stats
 from metrics.intervals import LEVEL, RESAMPLES, Estimate, rate_estimate
 
 MIN_IMAGES = 5
-"""A bootstrap of fewer images is not trusted: no interval, no q."""
+"""Distinct images needed in every direction that enters a figure; with fewer there is no interval and no q."""
+PERMUTATIONS = 9_999
+"""Of a test; the smallest p is 1 / (PERMUTATIONS + 1), and larger where fewer images allow fewer arrangements."""
 CHANGED = 0.1
 """Share of its range by which a measured attribute has to differ to count as changed."""
 CLEAR = 0.05
 """An attribute whose q is below this is told as associated."""
 _CHUNK = 200
+_ROUNDING = 1e-9
+"""Changes are shares of a range or of counterfactuals; below this they are rounding."""
 
 
 class DirectionChange(BaseModel):
@@ -32,7 +38,7 @@ class DirectionChange(BaseModel):
     Attributes:
         change_rate: share in which it changed; `raised_rate` and `lowered_rate` by sign. Wilson intervals where every
             image has one counterfactual in this direction, else bootstrap.
-        mean: mean signed change, bootstrap interval.
+        mean: mean signed change, bootstrap interval; none where all images changed alike.
     """
 
     change_rate: Estimate
@@ -46,9 +52,10 @@ class Association(BaseModel):
 
     Attributes:
         association: (mean change up - mean change down) / 2; in the one direction alone, with its sign, where the other
-            has no counterfactual. Positive: rises with the prediction.
-        q: two-sided p of "no association" (t test with the bootstrap's standard error), adjusted for the number of
-            attributes (Benjamini and Hochberg 1995); None where no interval is trusted.
+            has no counterfactual. Positive: rises with the prediction. No interval where the images of every
+            direction all changed alike, or where there are too few.
+        q: two-sided p of "the direction makes no difference" (permutation test, see `_permuted`), adjusted for the
+            number of attributes (Benjamini and Hochberg 1995); None below `MIN_IMAGES` in a direction that enters.
         up, down: by direction of the target; None for a direction without counterfactuals.
     """
 
@@ -125,10 +132,14 @@ def associations(
     upward = np.asarray(upward, dtype=bool)
     sides = {True: _Side.of(changes, codes, upward), False: _Side.of(changes, codes, ~upward)}
     weights = _resamples(int(codes.max()) + 1, generator)
-    means = {side: (data.mean(), data.resampled(weights)) for side, data in sides.items() if data.rows}
+    present = {side: data for side, data in sides.items() if data.rows}
+    means = {side: (data.mean(), data.resampled(weights)) for side, data in present.items()}
+    fewest = min(data.images for data in present.values())
     value, drawn = _difference(means)
-    estimates, p = _interval(value, drawn, int(codes.max()) + 1, changes.unit)
-    q = _adjusted(p)
+    estimates = _intervals(value, drawn, fewest, changes.unit, int(codes.max()) + 1)
+    q = None
+    if fewest >= MIN_IMAGES:
+        q = stats.false_discovery_control(_p_values(value, _permuted(sides[True], sides[False], generator)))
     found = [
         Association(
             attribute=name,
@@ -162,6 +173,16 @@ class _Side:
     def rows(self) -> int:
         return int(self.counts.sum())
 
+    @property
+    def images(self) -> int:
+        """Distinct images with a counterfactual in this direction."""
+        return int((self.counts > 0).sum())
+
+    @property
+    def signed(self) -> np.ndarray:
+        """Sums of the signed changes with the counts as one more column, (G, A + 1)."""
+        return np.column_stack([self.sums[:, 3 * self.sums.shape[1] // 4 :], self.counts])
+
     def mean(self) -> np.ndarray:
         return self.sums.sum(0) / self.counts.sum()
 
@@ -179,7 +200,7 @@ class _Side:
         kept = self.counts > 0
         every = self.sums.shape[1] // 4
         columns = [attribute + every * part for part in range(4)]
-        estimates, _ = _interval(means[0][columns], means[1][:, columns], int(kept.sum()), "fraction")
+        estimates = _intervals(means[0][columns], means[1][:, columns], self.images, "fraction", self.images)
         if self.counts.max() == 1:
             rates = [rate_estimate(self.sums[kept, column] > 0) for column in columns[:3]]
         else:
@@ -203,25 +224,62 @@ def _difference(means: dict[bool, tuple[np.ndarray, np.ndarray]]) -> tuple[np.nd
     return only if side else (-only[0], -only[1])
 
 
-def _interval(
-    values: np.ndarray, drawn: np.ndarray, images: int, unit: str
-) -> tuple[list[Estimate], np.ndarray | None]:
-    """Estimates with percentile intervals, expanded as for a t-interval (Hesterberg 2015), and p of "zero", (A,)."""
-    if images < MIN_IMAGES:
-        return [Estimate(value=float(value), n=images, unit=unit) for value in values], None
+def _intervals(values: np.ndarray, drawn: np.ndarray, fewest: int, unit: str, images: int) -> list[Estimate]:
+    """Estimates with percentile intervals, expanded as for a t-interval (Hesterberg 2015).
+
+    Args:
+        values: (A,).
+        drawn: the same of every resample (R, A); rows with NaN are left out.
+        fewest: images in the direction that has the fewest of them, which sets the expansion.
+        images: `n` of the estimates.
+    """
+    plain = [Estimate(value=float(value), n=images, unit=unit) for value in values]
+    if fewest < MIN_IMAGES:
+        return plain
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
-    tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, images - 1) * math.sqrt(images / (images - 1)))
+    tail = stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, fewest - 1) * math.sqrt(fewest / (fewest - 1)))
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    error = drawn.std(axis=0) * math.sqrt(images / (images - 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(np.abs(values) / error, images - 1)
-    p = np.where(values == 0, 1.0, p)
-    estimates = [
-        Estimate(value=float(value), low=float(a), high=float(b), n=images, unit=unit)
-        for value, a, b in zip(values, low, high, strict=True)
+    # Images that all changed alike tell a bootstrap nothing about its error; an interval of length 0 would be a lie.
+    varied = np.ptp(drawn, axis=0) > _ROUNDING
+    return [
+        each.model_copy(update={"low": float(a), "high": float(b)}) if told else each
+        for each, a, b, told in zip(plain, low, high, varied, strict=True)
     ]
-    return estimates, p
 
 
-def _adjusted(p: np.ndarray | None) -> np.ndarray | None:
-    return None if p is None else stats.false_discovery_control(p)
+def _permuted(up: _Side, down: _Side, generator: np.random.Generator) -> np.ndarray:
+    """The association, had the directions been dealt out otherwise, (PERMUTATIONS, A).
+
+    An image with both directions has its two groups of counterfactuals exchanged or not (a sign flip of its
+    difference); the directions of the images with one are shuffled among them. Where only one direction is there at
+    all, the sign of every image's change is flipped or not. A drift that is the same for every image changes nothing.
+    """
+    chunks = [min(_CHUNK, PERMUTATIONS - i) for i in range(0, PERMUTATIONS, _CHUNK)]
+    if up.rows == 0 or down.rows == 0:
+        only = (up.signed if up.rows else down.signed)[:, :-1]
+        rows = up.rows + down.rows
+        return np.concatenate([(2 * _coins(count, len(only), generator) - 1) @ only / rows for count in chunks])
+    both = (up.counts > 0) & (down.counts > 0)
+    asked_up = (up.counts > 0).astype(np.float64)
+    first = np.where(asked_up[:, None] > 0, up.signed, down.signed)
+    second = np.where(both[:, None], down.signed, 0.0)
+    found = []
+    for count in chunks:
+        is_up = np.empty((count, len(both)))  # whether an image's first group counts as up; its second is the opposite
+        is_up[:, both] = _coins(count, int(both.sum()), generator)
+        is_up[:, ~both] = generator.permuted(np.tile(asked_up[~both], (count, 1)), axis=1)
+        above = is_up @ (first - second) + second.sum(0)
+        below = (first + second).sum(0) - above
+        found.append((above[:, :-1] / above[:, -1:] - below[:, :-1] / below[:, -1:]) / 2)
+    return np.concatenate(found)
+
+
+def _coins(rows: int, columns: int, generator: np.random.Generator) -> np.ndarray:
+    """0 or 1 with equal chance, float64 (rows, columns)."""
+    return generator.integers(0, 2, size=(rows, columns)).astype(np.float64)
+
+
+def _p_values(values: np.ndarray, permuted: np.ndarray) -> np.ndarray:
+    """Two-sided p (A,): (b + 1) / (m + 1) for b of m permutations at least as far from zero; never zero."""
+    as_far = (np.abs(permuted) >= np.abs(values) - _ROUNDING).sum(axis=0)
+    return (as_far + 1) / (len(permuted) + 1)

@@ -35,7 +35,7 @@ def association_figure(rankings: list[Ranked], top: int) -> Figure:
         top: attributes to show.
     """
     counts = [min(top, len(ranking.attributes)) for ranking in rankings]
-    figure = Figure(figsize=(11, sum(0.34 * count + 1.3 for count in counts) + 0.3), layout="constrained")
+    figure = Figure(figsize=(11, sum(0.34 * count + 1.3 for count in counts) + 0.5), layout="constrained")
     figure.set_facecolor("white")
     axes = figure.subplots(len(rankings), 2, squeeze=False, height_ratios=[count + 2 for count in counts])
     for line, (ranking, count) in enumerate(zip(rankings, counts, strict=True)):
@@ -46,8 +46,8 @@ def association_figure(rankings: list[Ranked], top: int) -> Figure:
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False, fontsize=8)
     figure.suptitle(
-        "What moves with the prediction; 95 % intervals over images. Blue: what the regressor is asked for, "
-        "purple: another attribute, grey: may be chance (q of 0.05 or more)",
+        "What moves with the prediction; 95 % intervals over images.\nBlue: what the regressor is asked for, "
+        "purple: another attribute, grey: may be chance (q of 0.05 or more, or too few images for a test)",
         fontsize=9,
     )
     return figure

@@ -208,6 +208,18 @@ def test_a_decision_network_may_say_what_the_class_is(
     assert not any(torch.equal(images[0], other) for other in images[1:])
 
 
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_a_label_means_is_assumed_of_young_alone(name: str) -> None:
+    cls = resolve(METHODS, name, "method")
+    assert cls.options(classifier="decision").label_is_low
+    assert cls.options(label=1).label_is_low  # the regressor decides, and the label says nothing
+    for label, low in ((0, "Male"), (1, "Smiling")):
+        with pytest.raises(ValidationError, match=f"label_is_low is needed .*label={label}: true if {low} stands"):
+            cls.options(classifier="decision", label=label)
+        for given in (True, False):
+            assert cls.options(classifier="decision", label=label, label_is_low=given).label_is_low == given
+
+
 # PGD
 
 
@@ -366,14 +378,31 @@ def test_reconstructions_are_what_the_generator_makes_of_the_image(name: str, ma
     elif "diffae" in name:
         code = state["point"] if name.endswith("-gn") else state["z_original"]
         torch.testing.assert_close(image, reference_decode(method, state["x_T"], code), rtol=0, atol=1e-5)
-    elif name != "dime":
+    elif name == "dime":
+        for sample, found in zip(samples, image, strict=True):
+            torch.testing.assert_close(found, reference_denoising(method, sample, seed=1), rtol=0, atol=1e-4)
+    else:
         # Only the noise differs from that of the search, and F is none but the method's own.
         keys = noise.sample_keys(1, [sample.id for sample in samples], f"{name}/reconstruct")
         draws = noise.normal(keys, torch.zeros(2, dtype=torch.int64), method.config.depth, (3, SIZE, SIZE))
         filtered = ddpm.filter_image(method.denoiser, method.schedule, state["original"], method.config.depth, draws)
         torch.testing.assert_close(image, filtered.clamp(0, 1))
-    else:
-        assert 0 < (image - state["original"]).abs().mean() < 0.5
+
+
+def reference_denoising(method: Method, sample: Sample, seed: int) -> Tensor:
+    """DiME's loop over one image without guidance: from the search's noised image, under noise of its own."""
+    start_key, key = (
+        noise.sample_keys(seed, [sample.id], f"{method.name}/{stream}") for stream in ("start", "reconstruct")
+    )
+
+    def draw(key: Tensor, count: int) -> Tensor:
+        return noise.normal(key, torch.tensor([count]), 1, sample.image.shape)[:, 0]
+
+    z = ddpm.q_sample(method.schedule, sample.image[None] * 2 - 1, method.config.depth - 1, draw(start_key, 0))
+    for level in reversed(range(method.config.depth)):
+        mean, log_variance, _ = ddpm.p_mean_variance(method.denoiser, method.schedule, z, level)
+        z = mean + (0.5 * log_variance).exp() * draw(key, level) if level > 0 else mean
+    return ((z[0] + 1) / 2).clamp(0, 1)
 
 
 def reference_decode(method: Method, x_T: Tensor, z: Tensor) -> Tensor:

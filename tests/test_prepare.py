@@ -1,5 +1,6 @@
 """Preparing CelebA-HQ from a miniature in the published layout."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import RunError, UsageError
+from bench.images import png_bytes
 from bench.preparing import celebahq, store
 from bench.preparing.command import prepare
 from bench.preparing.prepared import open_prepared
@@ -232,6 +234,44 @@ def test_wrong_options(hq: Path, changes: dict[str, object], text: str) -> None:
     given = {"name": "celebahq", "root": hq, "output": None, "size": SIZE, "split": "all"} | changes
     with pytest.raises(UsageError, match=text):
         prepare(**given)
+
+
+def test_the_bytes_that_were_checked_are_those_that_are_decoded(
+    hq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, read = tmp_path / "out", Path.read_bytes
+    prepare("celebahq", hq, out, SIZE, "test")
+    prepared = open_prepared(out, "celebahq")
+    row = prepared.split("test").iloc[0]
+    expected = prepared.image(row)
+
+    def read_and_replace(path: Path) -> bytes:
+        data = read(path)
+        shutil.copy(out / "images/2.png", path)
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    assert np.array_equal(prepared.image(row), expected)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match=r"0.png was changed since"):
+        prepared.image(row)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"no image", "damaged or not a prepared image"),
+        (png_bytes(np.zeros((SIZE, SIZE), np.uint8)), "L, 16x16 pixels; RGB, 16x16 is needed"),
+        (png_bytes(np.zeros((8, 8, 3), np.uint8)), "RGB, 8x8 pixels; RGB, 16x16 is needed"),
+    ],
+)
+def test_files_that_preparing_would_not_write_are_refused(hq: Path, tmp_path: Path, content: bytes, text: str) -> None:
+    prepare("celebahq", hq, tmp_path / "out", SIZE, "test")
+    prepared = open_prepared(tmp_path / "out", "celebahq")
+    row = dict(prepared.split("test").iloc[0]) | {"sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "out" / row["file"]).write_bytes(content)
+    with pytest.raises(UsageError, match=f"0.png: {text}"):
+        prepared.image(row)
 
 
 def test_a_prepared_folder_notices_changes(hq: Path, tmp_path: Path) -> None:

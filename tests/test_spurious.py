@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.attribute_meters import classifier_meter, probabilities, square_meter
 from bench.checkpoints import Loaded
-from bench.config import build_config
+from bench.config import build_config, find_preset
 from bench.datasets import square
 from bench.errors import RunError, UsageError
 from bench.ground_truth import true_counterfactuals
@@ -21,10 +21,10 @@ from bench.images import file_name, to_float, write_png
 from bench.preparing.celebahq import ATTRIBUTES
 from bench.progress import Display
 from bench.record import CellRecord, SuiteRecord, write_json
-from bench.spurious import main, rank_cell
+from bench.spurious import _chance, _parse, main, rank_cell
 from bench.suite import run_suite
 from methods import noise
-from metrics.association import MIN_IMAGES, Changes, associations, flips, shifts
+from metrics.association import CLEAR, MIN_IMAGES, PERMUTATIONS, Association, Changes, associations, flips, shifts
 from tests.tiny_cell import run_cell, tiny_cell
 
 CELL = "square--diffae-re--eager--s0"
@@ -58,7 +58,7 @@ def test_planted_effects_are_ranked_and_signed_and_drift_cancels() -> None:
     assert by_name["against"].association.value == pytest.approx(-0.4, abs=0.03)
     assert by_name["with"].association.value == pytest.approx(0.2, abs=0.03)
     for name in ("with", "against"):
-        assert by_name[name].q < 1e-6
+        assert by_name[name].q < 0.001
         estimate = by_name[name].association
         assert estimate.low < estimate.value < estimate.high and np.sign(estimate.low) == np.sign(estimate.high)
     drift = by_name["drift"]
@@ -83,10 +83,11 @@ def test_rows_of_an_image_are_no_images() -> None:
 
 
 def test_a_rate_counts_rows_not_images_with_a_change() -> None:
-    """Half of every image's rows changed: a rate of one half, though every image has a change."""
+    """Half of every image's rows changed: a rate of one half, though every image has a change; and all are alike."""
     images, changed = np.repeat(np.arange(20), 4), np.tile([True, False, True, False], 20)[:, None]
     found = associations(("x",), Changes(changed * 1.0, changed, "share"), np.full(80, True), images, generator())
-    assert found[0].up.change_rate.value == found[0].up.change_rate.low == 0.5
+    assert found[0].up.change_rate.value == 0.5
+    assert found[0].up.change_rate.low is found[0].up.mean.low is None, "nothing to resample is no certainty"
 
 
 def test_q_pays_for_the_number_of_attributes() -> None:
@@ -122,6 +123,70 @@ def test_few_images_have_no_interval_and_no_q() -> None:
     found = associations(names, changes, upward, images, generator())
     assert all(e.q is None and e.association.low is None for e in found)
     assert found[0].up.change_rate.low is not None, "Wilson's interval holds for any number"
+
+
+def of_flips(up: list[float], down: list[float]) -> Association:
+    """One attribute that flipped as told, an image each."""
+    signed = np.array([*up, *down])[:, None]
+    upward = np.arange(len(signed)) < len(up)
+    changes = Changes(signed, signed != 0, "net flips")
+    return associations(("x",), changes, upward, np.arange(len(signed)), generator())[0]
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "value"),
+    [([0.0] * 20, [-1.0], 0.5), ([1.0] * 4, [-1.0], 1.0), ([0.0] * 20, [-1.0] * 4, 0.5), ([0, 1.0] * 9, [0.0], 0.25)],
+)
+def test_both_directions_need_images(up: list[float], down: list[float], value: float) -> None:
+    """Few images of one direction tell nothing about it, however many the other one has."""
+    found = of_flips(up, down)
+    assert found.association.value == value
+    assert found.association.low is found.association.high is found.q is None
+    assert of_flips([0, 1.0] * 9, [0, -1.0, 0, 0, -1.0]).association.low is not None
+
+
+def test_images_of_a_direction_are_counted_not_its_rows() -> None:
+    signed = np.array([0, 1.0] * 9 + [-1.0, 0] * 10)[:, None]
+    images = np.array([*range(18), *np.repeat([18, 19], 10)])
+    found = associations(("x",), Changes(signed, signed != 0, ""), np.arange(38) < 18, images, generator())[0]
+    assert found.q is None and found.association.low is None and found.down.change_rate.low is None
+
+
+def test_identical_changes_have_no_interval_and_an_exact_test() -> None:
+    apart = of_flips([1.0] * 20, [-1.0] * 20)
+    assert apart.association.value == 1 and apart.association.low is None
+    assert apart.q == 1 / (PERMUTATIONS + 1), "no permutation of 20 and 20 comes this far; never zero"
+    few = of_flips([1.0] * 5, [0.0] * 5)
+    assert few.association.low is None
+    assert few.q == pytest.approx(2 / 252, rel=0.3), "2 of the 252 ways to call five of ten images up"
+    alone = of_flips([1.0] * 5, [])
+    assert alone.association.low is None
+    assert alone.q == pytest.approx(2 / 32, rel=0.1) and alone.q > CLEAR, "five signs agree by chance this often"
+    drift = of_flips([-1.0] * 20, [-1.0] * 7)
+    assert drift.association.value == 0 and drift.association.low is None and drift.q == 1
+
+
+def test_the_test_is_paired_where_an_image_has_both_directions() -> None:
+    """Large differences between images, a small one within them; the signs of eight images agree once in 128."""
+    images = np.repeat(np.arange(8), 2)
+    upward = np.tile([True, False], 8)
+    signed = (np.repeat(np.linspace(-0.5, 0.5, 8), 2) + np.where(upward, 0.01, -0.01))[:, None]
+    changes = Changes(signed, np.abs(signed) > 0.1, "share")
+    paired = associations(("x",), changes, upward, images, generator())[0]
+    assert paired.q == pytest.approx(2 / 256, rel=0.3)
+    apart = associations(("x",), changes, upward, np.arange(16), generator())[0]
+    assert apart.q > 0.5 and apart.association.value == pytest.approx(paired.association.value)
+
+
+def test_q_is_rarely_small_without_an_association() -> None:
+    """60 attributes without one, rare flips, 30 images up and 6 down; each tested alone."""
+    draws = noise.numpy_normal(3, (36, 60))
+    signed = (draws > 1.0).astype(float) - (draws < -1.5)
+    upward, images = np.arange(36) < 30, np.arange(36)
+    small = 0
+    for column in signed.T[:, :, None]:
+        small += associations(("x",), Changes(column, column != 0, ""), upward, images, generator())[0].q <= 0.05
+    assert small <= 8, "one in twenty, and three standard deviations"
 
 
 def test_flips_and_shifts_by_hand() -> None:
@@ -233,6 +298,15 @@ def test_rows_that_ask_for_nothing_failed_or_missed_are_left_out(tmp_path: Path)
     assert ranking.downward == 0 and all(each.down is None for each in ranking.attributes)
     ranking = rank_cell(folder, record, square_meter(), only_valid=True)
     assert ranking.left_out["not valid"] == 1 and ranking.rows == len(data) - 3
+
+
+def test_too_few_images_of_a_direction_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = square_sample(90)
+    targets = np.where(np.arange(len(data)) < MIN_IMAGES - 1, 0.1, 0.9)
+    folder = write_run(tmp_path / "run", data, true_counterfactuals(data.ids), targets)
+    assert main([str(folder), "--figure", str(tmp_path / "f.png")]) == 0
+    assert "moves most" in (printed := capsys.readouterr().out) and "too few images in a direction" in printed
+    assert [_chance(q) for q in (None, 0.0001, 0.04)] == ["-", "<0.001", "0.040"]
 
 
 def test_several_targets_of_an_image_are_compared_with_that_image(tmp_path: Path) -> None:
@@ -347,16 +421,40 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
         rank_cell(folder, record, square_meter())
 
 
+# Presets
+
+
+def test_the_square_presets_differ_in_the_regressor_alone() -> None:
+    plain, correlated = (build_config(name, [], {}) for name in ("spurious-square", "spurious-square-correlated"))
+    assert correlated.weights == {"regressor": "square-regressor-correlated"} and plain.weights == {}
+    assert correlated.model_copy(update={"weights": {}}) == plain
+    assert plain.dataset == ("square",) and plain.limit == 64
+
+
+def test_the_preset_of_faces_asks_for_both_directions_with_the_papers_settings() -> None:
+    faces, paper = build_config("spurious", [], {}), build_config("celebahq", [], {})
+    assert faces.targets == (0.1, 0.8) and faces.path == "independent" and faces.reconstructions
+    assert faces.model_copy(update={"targets": (), "reconstructions": False}) == paper
+
+
+@pytest.mark.parametrize("name", ["spurious", "spurious-square", "spurious-square-correlated"])
+def test_presets_begin_with_commands_that_parse(name: str) -> None:
+    text = find_preset(name).read_text().replace(" \\\n#", "")
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# python")]
+    made = [words[words.index("-o") + 1] for words in map(str.split, lines) if "run" in words]
+    (ranked,) = [line.removeprefix("python -m bench.spurious ") for line in lines if "bench.spurious" in line]
+    assert [str(folder) for folder in _parse(ranked.split()).runs] == made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("weights", "first"), [("square-regressor", "red"), ("square-regressor-correlated", "background")]
+    ("preset", "first"), [("spurious-square", "red"), ("spurious-square-correlated", "background")]
 )
-def test_the_trained_regressors_are_told_apart(tmp_path: Path, weights: str, first: str) -> None:
+def test_the_trained_regressors_are_told_apart(tmp_path: Path, preset: str, first: str) -> None:
     """Searches on the benchmark itself; a regressor trained on correlated data relies on the background."""
-    assignments = [f"weights.regressor={weights}", "metrics.noise_draws=0", "tracking.enabled=false"]
-    flags = {"method": ["diffae-re-gn"], "backend": ["eager"], "limit": 12}
+    assignments, flags = ["metrics.noise_draws=0", "tracking.enabled=false"], {"limit": 16}
     _, errors = run_suite(
-        build_config(None, assignments, flags), flags, tmp_path / "run", False, Display(io.StringIO())
+        build_config(preset, assignments, flags), flags, tmp_path / "run", False, Display(io.StringIO())
     )
     assert errors == []
     results = tmp_path / "r.json"

@@ -19,11 +19,12 @@ from bench.kinds import build_network
 from bench.listing import RECIPES as NAMES
 from bench.preparing.command import prepare
 from bench.preparing.prepared import open_prepared
+from bench.state_files import read_state
 from bench.training.age import age_figures
 from bench.training.command import train_and_export, train_recipe
 from bench.training.data import SquareData, TrainingData, open_data
 from bench.training.figures import regressor_figures, square_effects
-from bench.training.loop import Initial, Trainer, TrainingError, learning_rate
+from bench.training.loop import Initial, Trainer, TrainingError, flipped, learning_rate
 from bench.training.recipes import RECIPES, Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
 from tests.celebahq_weights import write_network
@@ -101,9 +102,10 @@ def test_exported_weights_load_and_are_the_average(little: LittleData, tmp_path:
     assert load_file(weights)["head.weight"].dtype == torch.float16
     loaded = load_network(str(weights), "regressor").network
     image = torch.full((1, 3, 64, 64), 0.4)
-    torch.testing.assert_close(loaded(image), trainer.averaged()(image))
+    torch.testing.assert_close(loaded(image), trainer.result()(image))
     facts = json.loads(card.read_text())
     assert facts["training"]["steps"] == 6
+    assert (facts["training"]["ema"], facts["training"]["clip_norm"]) == (0.999, 1.0)
     assert facts["figures"] == {"clean_mae": 0.1}
     assert facts["data"] == {"split": "grid", "count": 630, "sha256": little.digest}
 
@@ -122,6 +124,69 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] < 0.02
+    flat = dataclasses.replace(recipe, schedule="constant")
+    assert [learning_rate(flat, step) for step in (0, 100, 999)] == [pytest.approx(0.01), 1.0, 1.0]
+
+
+def test_images_are_mirrored_one_by_one() -> None:
+    images = torch.linspace(0, 1, 64 * 3 * 2 * 4).view(64, 3, 2, 4)
+    found = flipped(images, TrainingNoise(0, 0))
+    mirrored = (TrainingNoise(0, 0).uniform(64) < 0.5).tolist()
+    assert 20 < sum(mirrored) < 44
+    for before, after, turned in zip(images, found, mirrored, strict=True):
+        assert torch.equal(after, before.flip(2) if turned else before)
+
+
+@pytest.mark.parametrize("name", ["celebahq/regressor", "celebahq/oracle"])
+def test_the_age_networks_are_trained_as_published(name: str) -> None:
+    recipe = RECIPES[name]
+    assert (recipe.optimiser, recipe.lr, recipe.weight_decay) == (torch.optim.AdamW, 1e-4, 0.01)
+    assert (recipe.steps, recipe.batch_size, recipe.flip) == (120_000, 32, True)
+    assert recipe.ema is None and recipe.clip_norm is None
+    assert {learning_rate(recipe, step) for step in (0, 1, 60_000, 119_999)} == {1e-4}
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("square/")])
+def test_square_checkpoints_from_before_a_field_was_added_go_on(name: str) -> None:
+    facts = RECIPES[name].facts()
+    assert not {"flip", "optimiser", "schedule"} & facts.keys()
+    changed = dataclasses.replace(RECIPES[name], flip=True, schedule="constant", optimiser=torch.optim.SGD)
+    assert changed.facts() == facts | {"flip": True, "schedule": "constant", "optimiser": "SGD"}
+
+
+def test_a_recipe_without_extras_is_plain_adamw_on_mirrored_images(little: LittleData, tmp_path: Path) -> None:
+    options = {"flip": True, "schedule": "constant", "ema": None, "clip_norm": None, "warmup": 0, "weight_decay": 0.01}
+
+    def error(network: nn.Module, images: Tensor, attribute: Tensor, _: TrainingNoise) -> Tensor:
+        return 100 * (network(images) - attribute).square()  # clipping to 1 would show
+
+    recipe = short("square/regressor", steps=4, lr=1e-2, loss=error, half_precision=False, **options)
+    with seeded_initialisation(recipe.seed):
+        network = build_network(recipe.kind, recipe.config).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for step in range(4):
+        draw = TrainingNoise(recipe.seed, step)
+        pixels, attribute = little.batch(draw.indices(4, len(little)))
+        turned = draw.uniform(4) < 0.5
+        images = torch.stack([x.flip(2) if t else x for x, t in zip(pixels.float() / 255, turned, strict=True)])
+        optimiser.zero_grad()
+        error(network, images, attribute, draw).mean().backward()
+        optimiser.step()
+    Trainer(recipe, little, tmp_path).run(lambda step, loss: None, until=2)
+    trainer = Trainer(recipe, little, tmp_path)  # goes on without an average
+    trainer.run(lambda step, loss: None)
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(trainer.result().state_dict()[key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [b"", b".", b"\x80\x02.", b"\x80\x02J\x01.", b"\x80\x02}}s."])
+def test_damaged_torch_files_are_told_in_a_sentence(damage: bytes, little: LittleData, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(damage)
+    with pytest.raises(TrainingError, match="is damaged; delete it or use --fresh"):
+        Trainer(short("square/regressor"), little, tmp_path)
+    with pytest.raises(UsageError, match=r"weights: .*checkpoint.pt is damaged or not a torch file of plain tensors"):
+        read_state(path, damage, "weights")
 
 
 def test_the_correlated_background_follows_the_red() -> None:

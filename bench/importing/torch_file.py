@@ -7,7 +7,6 @@ inert shell is registered under the name: nothing is imported, nothing is called
 
 import pickle
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UsageError
+from bench.state_files import TORCH_DAMAGE
 
 _HARMLESS = re.compile(
     r"^(pytorch_lightning|lightning|lightning_fabric|omegaconf|argparse|pathlib|__main__|config|choices|model"
@@ -27,12 +27,6 @@ _HARMLESS = re.compile(
 _MAX_SHELLS = 64
 _STATE_KEYS = ("state_dict", "model_state_dict")
 """Under which key Lightning and STEEX keep the tensors; a file without them is the state itself."""
-
-_DAMAGE = (
-    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
-    *(AssertionError, MemoryError, struct.error),
-)
-"""What torch.load raises for bytes that are no checkpoint, depending on where they lead it."""
 
 
 class TorchFile(NamedTuple):
@@ -106,7 +100,7 @@ def _load_with_shells(path: Path) -> tuple[object, list[str]]:
             if not _HARMLESS.match(name) or name in {known for _, known in shells}:
                 raise UsageError(f"{path} asks for {name}, which weights do not need; the file is refused") from error
             shells.append((_shell(name), name))
-        except _DAMAGE as error:
+        except TORCH_DAMAGE as error:
             raise UsageError(f"{path} is damaged or not a torch file; download it again") from error
     raise UsageError(f"{path} asks for more than {_MAX_SHELLS} unknown classes; the file is refused")
 

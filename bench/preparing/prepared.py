@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from bench.errors import UsageError
-from bench.images import BadImage, read_image
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -73,10 +73,23 @@ class Prepared:
             raise UsageError(f"{path} cannot be read ({error.strerror}); prepare the data again") from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise UsageError(f"{path} was changed since it was prepared; prepare the data again")
-        try:
-            return read_image(path, self.size)
-        except BadImage as error:
-            raise UsageError(str(error)) from error
+        return _decode(path, data, self.size)
+
+
+def _decode(path: Path, data: bytes, size: int) -> np.ndarray:
+    """The pixels of a file that preparing wrote, from the bytes that were checked: uint8 (size, size, 3).
+
+    Raises:
+        UsageError: not such a file, although its sha256 is in the labels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            found, pixels = (image.mode, image.width, image.height), np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path}: damaged or not a prepared image; prepare the data again") from error
+    if found != ("RGB", size, size):
+        raise UsageError(f"{path}: {found[0]}, {found[1]}x{found[2]} pixels; RGB, {size}x{size} is needed")
+    return pixels
 
 
 def open_prepared(folder: Path, name: str) -> Prepared:

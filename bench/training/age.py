@@ -1,9 +1,11 @@
 """Age regression on prepared faces: loss, start and figures of the celebahq/* recipes.
 
-Published: Ha and Bender (2025), AdamW at 1e-4 for 120,000 steps of 32, squared error of age / 100. Two things
-differ on purpose. Their trunk is frozen in its weights but stays in training mode, so that its batch statistics
-drift; here it is frozen as a whole. Their script for the oracle leaves the switch for fine-tuning unset, so that
-both networks were trained alike; here the oracle is fine-tuned as the paper says, with another seed.
+Published: Ha and Bender (2025), AdamW at a constant 1e-4 with torch's weight decay, 120,000 steps of 32, squared
+error of age / 100, mirrored images; no average of weights, no clipping; the last state counts. Two things differ on
+purpose. Their trunk is frozen in its weights but stays in training mode: the head learns from features normalised
+by each batch, and the stored statistics drift; here the trunk is frozen as a whole. Their script for the oracle
+passes neither the switch for fine-tuning nor the one for the other seed; here the oracle is fine-tuned as the paper
+says, with another seed. Images are drawn with replacement instead of epoch by epoch, and random numbers are ours.
 """
 
 from pathlib import Path

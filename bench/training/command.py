@@ -110,4 +110,4 @@ def train_and_export(
                 )
 
         trainer.run(report, until=last)
-    return trainer.export(output, recipe.figures(trainer.averaged(), data))
+    return trainer.export(output, recipe.figures(trainer.result(), data))

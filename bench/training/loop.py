@@ -1,4 +1,4 @@
-"""The training loop: EMA, atomic checkpoints, exact resume, half-precision export with a card."""
+"""The training loop: schedule, EMA, atomic checkpoints, exact resume, half-precision export with a card."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.errors import RunError
 from bench.kinds import build_network
+from bench.state_files import TORCH_DAMAGE
 from bench.training.data import TrainingData
 from bench.training.recipes import Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
@@ -36,15 +37,23 @@ class Initial(NamedTuple):
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine to 1 % of the peak."""
+    """Linear warm-up, then cosine to 1 % of the peak, or the peak to the end."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
+    if recipe.schedule == "constant":
+        return recipe.lr
     progress = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
     return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def flipped(images: Tensor, noise: TrainingNoise) -> Tensor:
+    """Images (B, C, H, W) of which each is mirrored left to right with probability 1/2; takes B uniform numbers."""
+    mirrored = noise.uniform(len(images)) < 0.5
+    return torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+
+
 class Trainer:
-    """One recipe's state: network, EMA, optimiser, step and loss curve.
+    """One recipe's state: network, EMA (`average`, None where the recipe has none), optimiser, step and loss curve.
 
     Args:
         data: on the training device; what `recipe.data` names.
@@ -74,9 +83,11 @@ class Trainer:
         self.network.to(self.device)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name.startswith(recipe.trained))
-        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        self.average: dict[str, Tensor] | None = None
+        if recipe.ema is not None:
+            self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
         self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.optimiser = recipe.optimiser(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.step, self.seconds = 0, 0.0
         self.curve: list[tuple[int, float]] = []
         if self.path.is_file() and not fresh:
@@ -89,7 +100,7 @@ class Trainer:
     def _restore(self) -> None:
         try:
             saved = torch.load(self.path, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except (*TORCH_DAMAGE, pickle.UnpicklingError) as error:
             raise TrainingError(f"{self.path} is damaged; delete it or use --fresh to start over") from error
         if saved["identity"] != self._identity():
             raise TrainingError(
@@ -122,21 +133,29 @@ class Trainer:
     def _train_step(self) -> float:
         recipe, noise = self.recipe, TrainingNoise(self.recipe.seed, self.step, self.device)
         pixels, attribute = self.data.batch(noise.indices(recipe.batch_size, len(self.data)))
-        loss = recipe.loss(self.network, pixels.float() / 255, attribute, noise).mean()
+        images = pixels.float() / 255
+        if recipe.flip:
+            images = flipped(images, noise)
+        loss = recipe.loss(self.network, images, attribute, noise).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.trained, recipe.clip_norm)
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, recipe.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         self.optimiser.step()
-        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for key, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[key].lerp_(value, 1 - decay)
-                else:
-                    self.average[key].copy_(value)
+        if self.average is not None and recipe.ema is not None:
+            self._update(self.average, min(recipe.ema, (1 + self.step) / (10 + self.step)))
         return loss.item()
+
+    @torch.no_grad()
+    def _update(self, average: dict[str, Tensor], decay: float) -> None:
+        """Move the average towards the network; counters are taken as they are."""
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                average[key].lerp_(value, 1 - decay)
+            else:
+                average[key].copy_(value)
 
     def run(self, report: Callable[[int, float], None], until: int | None = None) -> None:
         """Train to the recipe's last step (or `until`); `report(step, loss)` after each step.
@@ -165,21 +184,20 @@ class Trainer:
             report(self.step, loss)
         self.checkpoint()
 
-    def averaged(self) -> nn.Module:
-        """A frozen network with the EMA weights as they will be exported."""
+    def result(self) -> nn.Module:
+        """A frozen network with the weights as they will be exported."""
         network = build_network(self.recipe.kind, self.recipe.config).to(self.device)
         network.load_state_dict(self._exported())  # copied into float32
         return network.eval().requires_grad_(False)
 
     def _exported(self) -> dict[str, Tensor]:
-        """The EMA weights in the recipe's precision; counters stay as they are."""
+        """The EMA weights, or the last ones without EMA, in the recipe's precision; counters stay as they are."""
         halved = self.recipe.half_precision
-        return {
-            key: value.half() if halved and value.is_floating_point() else value for key, value in self.average.items()
-        }
+        weights = self.network.state_dict() if self.average is None else self.average
+        return {key: value.half() if halved and value.is_floating_point() else value for key, value in weights.items()}
 
     def export(self, folder: Path, figures: dict[str, float]) -> Path:
-        """Write `<name>.safetensors` (EMA weights) and its card beside it; returns the card's path."""
+        """Write `<name>.safetensors` and its card beside it; returns the card's path."""
         folder.mkdir(parents=True, exist_ok=True)
         name = self.recipe.name.replace("/", "-")
         blob = save({key: value.cpu().contiguous() for key, value in self._exported().items()})
@@ -192,8 +210,14 @@ class Trainer:
                 "loss": self.recipe.loss.__name__,
                 "steps": self.step,
                 "batch_size": self.recipe.batch_size,
+                "optimiser": self.recipe.optimiser.__name__,
+                "weight_decay": self.recipe.weight_decay,
                 "learning_rate": self.recipe.lr,
+                "warmup": self.recipe.warmup,
+                "schedule": self.recipe.schedule,
+                "clip_norm": self.recipe.clip_norm,
                 "ema": self.recipe.ema,
+                "flip": self.recipe.flip,
                 "seed": self.recipe.seed,
                 "seconds": round(self.seconds, 1),
                 "device": str(self.device),

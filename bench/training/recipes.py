@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -45,6 +46,13 @@ class Recipe:
         data: name of bench.training.data.
         trained: prefixes of the parameters that are trained; the rest is frozen, and its batch statistics too.
         start: weights to start from, where they are not random.
+        flip: mirror every image of a batch with probability 1/2.
+        optimiser: called with the trained parameters, `lr` and `weight_decay`; the rest is torch's default.
+        lr: peak learning rate.
+        warmup: steps in which the learning rate rises linearly to it.
+        schedule: what follows, a cosine down to 1 % at the last step, or the same rate to the end.
+        ema: decay of the average of the weights, which is exported; None exports the weights themselves.
+        clip_norm: largest norm of the whole gradient; None leaves it as it is.
         weight_decay: decoupled (AdamW).
         half_precision: of the exported weights.
     """
@@ -62,15 +70,27 @@ class Recipe:
     batch_size: int = 16
     lr: float = 4e-4
     warmup: int = 200
-    ema: float = 0.999
-    clip_norm: float = 1.0
+    ema: float | None = 0.999
+    clip_norm: float | None = 1.0
     weight_decay: float = 0.0
     half_precision: bool = True
+    flip: bool = False
+    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    schedule: Literal["cosine", "constant"] = "cosine"
 
     def facts(self) -> dict[str, object]:
-        """What makes it this recipe: every field, functions by their name."""
+        """What makes it this recipe: its fields, functions by their name.
+
+        The fields in `_LATER` are left out at their default: checkpoints from before they existed go on.
+        """
         named = {"loss": self.loss.__name__, "figures": self.figures.__name__, "start": self.start and self.start.kind}
-        return asdict(replace(self, start=None)) | named
+        facts = asdict(replace(self, start=None)) | named | {"optimiser": self.optimiser.__name__}
+        unchanged = {key for key, default in _LATER.items() if facts[key] == default}
+        return {key: value for key, value in facts.items() if key not in unchanged}
+
+
+_LATER = {"flip": False, "optimiser": "AdamW", "schedule": "cosine"}
+"""Defaults of fields that recipes did not have from the beginning."""
 
 
 def _timesteps(noise: TrainingNoise, batch: int, steps: int, low_share: float, low: int) -> Tensor:
@@ -197,7 +217,12 @@ _AGE = Recipe(
     start=Start("steex-decision-densenet", age.adopt_trunk),
     batch_size=32,
     lr=1e-4,
-    weight_decay=0.01,
+    warmup=0,
+    schedule="constant",
+    ema=None,
+    clip_norm=None,
+    weight_decay=0.01,  # torch's default, which the published code takes
+    flip=True,
     half_precision=False,  # small variances of a trunk with 121 layers
 )
 
