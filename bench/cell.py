@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from bench.config import RunConfig, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
-from bench.evaluators import build_evaluators
+from bench.evaluators import build_evaluators, file_digest, label_digest
 from bench.images import to_float
 from bench.judge import Judge
 from bench.noise_check import build_noise_check
@@ -29,7 +29,12 @@ from bench.registry import resolve
 from bench.sections import MetricsConfig
 from methods import METHODS, noise
 from methods.base import Method
-from metrics.frechet import inception_folder
+from metrics.frechet import INCEPTION_FILE, inception_folder
+
+JUDGES = ("oracle", "identity", "attributes", "ddpm")
+"""Roles whose networks only judge, where the method does not search with them."""
+FILES = ("inception_weights", "lpips_weights")
+"""Metric options that name files; the files' hashes count, not where they are."""
 
 
 @dataclass
@@ -52,7 +57,11 @@ class Cell:
     options: dict[str, BaseModel]
 
     def facts(self) -> dict[str, Any]:
-        """What can move a number; the batch size moves timings only."""
+        """What moves the search: its counterfactuals, or, as the batch size does, its timings.
+
+        What only moves the figures made of the saved images is in `judged_with`.
+        """
+        searching = searching_roles(self.method, self.options[self.method])
         facts = {
             "schema": SCHEMA,
             "version": __version__,
@@ -65,7 +74,7 @@ class Cell:
             "batch_size": self.config.batch_size,
             "noise": noise.SCHEME,
             "torch": torch.__version__,
-            "weights": {role: loaded.sha256 for role, loaded in self.weights.items()},
+            "weights": {role: loaded.sha256 for role, loaded in self.weights.items() if role in searching},
             "options": {name: options.model_dump(mode="json") for name, options in self.options.items()},
         }
         if self.config.targets:  # absent otherwise: a record of the dataset's own targets stays resumable
@@ -78,8 +87,71 @@ def fingerprint(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, device: torch.device) -> Cell:
+def search_facts(facts: dict[str, Any], searching: Collection[str]) -> dict[str, Any]:
+    """Recorded facts without the networks that only judged, which records from before `judged` hold too.
+
+    Args:
+        searching: roles of the networks that the method searches with.
+    """
+    weights = {role: sha256 for role, sha256 in facts["weights"].items() if role in searching or role not in JUDGES}
+    return facts | {"weights": weights}
+
+
+def judged_with(
+    weights: Mapping[str, Loaded], searching: Collection[str], judge: Judge, metrics: MetricsConfig, task: Task
+) -> dict[str, Any]:
+    """What moves the figures of saved images and not the search that made them; plain JSON.
+
+    Args:
+        weights: the networks of the cell; those of the search (`searching`) are in its facts already.
+
+    Returns:
+        "metrics": the section's options; "weights": role -> sha256 of the networks that only judge; "labels": digest
+        of the data's attribute labels; "lpips", "inception": sha256 of their weights. None where there are none.
+    """
+    folder, _ = inception_folder(metrics.inception_weights or None)
+    return {
+        "metrics": metrics.model_dump(mode="json", exclude=set(FILES)),
+        "weights": {role: loaded.sha256 for role, loaded in weights.items() if role not in searching},
+        "labels": None if task.attributes is None else label_digest(task.attributes),
+        "lpips": judge.evaluators.sha256.get("perceptual"),
+        "inception": None if folder is None else file_digest(folder / INCEPTION_FILE),
+    }
+
+
+@dataclass
+class Shared:
+    """Networks and tasks of the cells resolved so far: cells that name the same ones hold them once.
+
+    Networks are frozen, and every backend works on a copy; nobody writes into a task's arrays.
+    """
+
+    networks: dict[tuple[str, str], Loaded] = field(default_factory=dict)
+    tasks: dict[tuple[Any, ...], Task] = field(default_factory=dict)
+
+    def network(self, reference: str, role: str) -> Loaded:
+        """`load_network`, once."""
+        key = (reference, role)
+        if key not in self.networks:
+            self.networks[key] = load_network(reference, role)
+        return self.networks[key]
+
+    def task(self, config: RunConfig, source: Dataset, regressor: Loaded) -> Task:
+        """`load_task`, once for the same options, limit and targets, and the same regressor where targets follow it."""
+        predicts = regressor.sha256 if source.needs_predictions else None
+        key = (type(source), source.config.model_dump_json(), config.limit, config.targets, predicts)
+        if key not in self.tasks:
+            self.tasks[key] = load_task(config, source, regressor)
+        return self.tasks[key]
+
+
+def resolve_cell(
+    config: RunConfig, dataset: str, method: str, backend: str, device: torch.device, shared: Shared | None = None
+) -> Cell:
     """Load data and weights and validate every option of one cell.
+
+    Args:
+        shared: what the other cells of the suite have loaded already.
 
     Raises:
         UsageError: anything the user gave that cannot be used.
@@ -89,13 +161,14 @@ def resolve_cell(config: RunConfig, dataset: str, method: str, backend: str, dev
         method: component_options(config, "method", method),
         backend: component_options(config, "backend", backend),
     }
+    shared = shared or Shared()
     source = resolve(DATASETS, dataset, "dataset")(options[dataset])
     _check_backend(backend, options[backend], device)
-    roles = (*judging_roles(config, source), *resolve(METHODS, method, "method").roles(options[method]))
-    weights = load_weights(config, source, dict.fromkeys(roles))
+    roles = (*judging_roles(config, source), *searching_roles(method, options[method]))
+    weights = load_weights(config, source, dict.fromkeys(roles), shared)
     if weights["regressor"].sha256 == weights["oracle"].sha256:
         raise UsageError("weights.oracle: the oracle is the regressor itself; its errors would mean nothing")
-    task = load_task(config, source, weights["regressor"])
+    task = shared.task(config, source, weights["regressor"])
     identity = f"{dataset}--{method}--{backend}--s{config.seed}"
     cell = Cell(identity, config, dataset, method, backend, device, task, weights, options)
     _check_fit(cell)
@@ -129,8 +202,18 @@ def judging_roles(config: RunConfig, source: Dataset) -> list[str]:
     return ["regressor", "oracle", *(["ddpm"] if filtered else []), *measuring]
 
 
-def load_weights(config: RunConfig, source: Dataset, roles: Iterable[str]) -> dict[str, Loaded]:
+def searching_roles(method: str, options: BaseModel) -> tuple[str, ...]:
+    """Networks that a method searches with."""
+    return ("regressor", *resolve(METHODS, method, "method").roles(options))
+
+
+def load_weights(
+    config: RunConfig, source: Dataset, roles: Iterable[str], shared: Shared | None = None
+) -> dict[str, Loaded]:
     """The given or shipped network of every role.
+
+    Args:
+        shared: what was loaded already.
 
     Raises:
         UsageError: weights that cannot be used.
@@ -141,7 +224,8 @@ def load_weights(config: RunConfig, source: Dataset, roles: Iterable[str]) -> di
         raise UsageError(
             f"weights.{missing[0]}: no network is shipped for this data; give one with -s weights.{missing[0]}=FILE"
         )
-    return {role: load_network(given[role], role) for role in roles}
+    shared = shared or Shared()
+    return {role: shared.network(given[role], role) for role in roles}
 
 
 def build_method(cell: Cell) -> Method:

@@ -10,7 +10,7 @@ import torch
 
 from backends import BACKENDS
 from backends.base import Backend, BackendError
-from bench.cell import Cell, build_method, fingerprint, judge_of
+from bench.cell import Cell, build_method, fingerprint, judge_of, judged_with, search_facts
 from bench.cell_timings import flag_timings, note_figures, note_search
 from bench.costs import recomputes
 from bench.energy import EnergyMeter, nvml_counter
@@ -23,6 +23,7 @@ from bench.progress import Display
 from bench.reconstructions import COLUMNS, Reconstructions, is_intact
 from bench.record import CellRecord, Journal, now, read_cell, write_json
 from bench.registry import resolve
+from bench.rejudge import differences, judge_again, predict_again
 from bench.timings import Session
 from methods.base import Method
 from methods.outcomes import Event, Outcome
@@ -49,7 +50,8 @@ class CellRun:
         facts = cell.facts()
         self.record = CellRecord(
             id=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend, seed=cell.config.seed,
-            fingerprint=fingerprint(facts), facts=facts, samples=len(cell.task.ids), started=now(),
+            fingerprint=fingerprint(facts), facts=facts, judged=self._judged_with(facts),
+            samples=len(cell.task.ids), started=now(),
             options={name: options.model_dump(mode="json") for name, options in cell.options.items()},
         )  # fmt: skip
         self.faithful: bool = resolve(BACKENDS, cell.backend, "backend").faithful
@@ -58,19 +60,36 @@ class CellRun:
                 f"{cell.backend} does not compute the networks: its counterfactuals mean nothing, only its timings do"
             )
 
+    def _judged_with(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """What the judge is made of now; files of weights may come while the search runs."""
+        cell = self.cell
+        return judged_with(cell.weights, facts["weights"], self.judge, cell.config.metrics, cell.task)
+
     def run(self) -> CellRecord:
-        """Finish the cell; an already finished one is returned as it is, without a network call."""
+        """Finish the cell.
+
+        An already finished one is returned as it is, without a network call, where it was judged with what would judge
+        it now; else it is judged again from its saved images, without a search, and its timings stay.
+        """
         earlier = self.check_resumable()
         if earlier is not None:
             if earlier.status == "ok" and earlier.samples == self.record.samples:
-                self.display.message(f"{self.cell.id}: already complete in {self.folder}")
-                return earlier
+                if earlier.judged == self.record.judged:
+                    self.display.message(f"{self.cell.id}: already complete in {self.folder}")
+                    return earlier
+                if self._all_saved():
+                    return self._judge_again(earlier)
             self.record.started, self.record.sessions = earlier.started, earlier.sessions + 1
             self.record.timings = earlier.timings
+        same_oracle = earlier is not None and earlier.weights.get("oracle") == self.record.weights["oracle"]
+        if not same_oracle:
+            self.record.judged = {}  # not known until the recorded predictions are those of this oracle
         self.images.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "result.json", self.record)
         try:
             self.rows = [row for row in self.journal.rows() if self._intact(row)]
+            if not same_oracle:
+                self._renew_predictions()
             if self.cell.config.reconstructions:
                 self.reconstructions = Reconstructions(self.folder, self.judge, self.rows)
             self._write_inputs()
@@ -84,6 +103,32 @@ class CellRun:
             raise RunError(f"{self.cell.id}: {error}; {len(self.rows)} samples are recorded") from error
         return self.record
 
+    def _all_saved(self) -> bool:
+        """Whether every sample is recorded with an intact image; what is not has to be searched again."""
+        return set(self.cell.task.ids) <= {row["id"] for row in self.journal.rows() if self._intact(row)}
+
+    def _judge_again(self, earlier: CellRecord) -> CellRecord:
+        """A finished cell whose search is the one that is asked for, judged with what would judge it now."""
+        other = ", ".join(differences(earlier.judged, self.record.judged)) if earlier.judged else ""
+        reason = f"another {other}" if other else "what its record does not say"
+        self.display.message(f"{self.cell.id}: complete, but judged with {reason}; judging its saved images again")
+        earlier.facts, earlier.fingerprint = self.record.facts, self.record.fingerprint
+        self.record, cell = earlier, self.cell
+        self.display.begin(cell.id, len(cell.task.ids))
+        try:
+            judge_again(earlier, cell.task, self.judge, cell.weights, cell.config.metrics, self.folder, self.display)
+        except (UsageError, OSError) as error:
+            raise RunError(f"{cell.id}: {error}") from error
+        return earlier
+
+    def _renew_predictions(self) -> None:
+        """Make the recorded predictions again, and say what judges from now on."""
+        if self.rows:
+            predict_again(self.rows, self.judge, self.folder, self.display)
+            self.journal.replace(self.rows)
+        self.record.judged = self._judged_with(self.record.facts)
+        write_json(self.folder / "result.json", self.record)
+
     def check_resumable(self) -> CellRecord | None:
         """What an earlier run of the same cell left, if anything.
 
@@ -92,14 +137,15 @@ class CellRun:
                 reconstructions that are asked for now.
         """
         earlier = read_cell(self.folder)
-        if earlier is None or earlier.fingerprint == self.record.fingerprint:
+        facts = {} if earlier is None else search_facts(earlier.facts, self.record.facts["weights"])
+        if earlier is None or fingerprint(facts) == self.record.fingerprint:
             if self.cell.config.reconstructions and any(COLUMNS[0] not in row for row in self.journal.rows()):
                 raise UsageError(
                     f"{self.folder} was made without reconstructions; use --fresh to start over, "
                     "reconstructions=false to keep it, or -o for another folder"
                 )
             return earlier
-        differing = [key for key in self.record.facts if earlier.facts.get(key) != self.record.facts[key]]
+        differing = [key for key in self.record.facts if facts.get(key) != self.record.facts[key]]
         raise UsageError(
             f"{self.folder} was made with another {', '.join(differing) or 'set-up'}; "
             "use --fresh to start over or -o for another folder"
@@ -255,6 +301,7 @@ class CellRun:
         def show(done: int, total: int) -> None:
             self.display.phase(f"judging under fresh noise {done}/{total}", len(self.rows))
 
+        self.record.judged = self._judged_with(self.record.facts)
         judged = judge_samples(self.judge, self.cell.task, self.rows, self.folder, tolerance, metrics, show)
         self.record.summary = judged.summary
         self.record.notes |= judged.notes

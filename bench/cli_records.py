@@ -79,7 +79,13 @@ def judge(
     ] = None,
     assignments: Annotated[
         Optional[list[str]],
-        typer.Option("--set", "-s", metavar="A.B=V", help="metrics.KEY, weights.identity or weights.attributes."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="A.B=V",
+            help="metrics.KEY, weights.identity or weights.attributes; or weights.regressor and weights.oracle "
+            "repeated as recorded, where they are code that may be called.",
+        ),
     ] = None,
 ) -> None:
     """Compute every metric of finished cells again, from their saved images and without a search."""

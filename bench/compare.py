@@ -176,8 +176,9 @@ def _check_comparable(base: _Side, new: _Side) -> None:
     ]
     theirs, ours = base.record.facts, new.record.facts
     different += [key for key in FACTS if theirs.get(key) != ours.get(key)]
-    shared = theirs["weights"].keys() & ours["weights"].keys()
-    different += [f"weights ({role})" for role in sorted(shared) if theirs["weights"][role] != ours["weights"][role]]
+    first, second = base.record.weights, new.record.weights
+    shared = first.keys() & second.keys()
+    different += [f"weights ({role})" for role in sorted(shared) if first[role] != second[role]]
     different += _different_options(base, new)
     if different:
         raise NotComparable(

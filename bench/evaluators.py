@@ -10,9 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import PIL
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,17 @@ def definition(**facts: Any) -> dict[str, Any]:
     """What defines a metric's value, with a hash of it: equal fingerprints, comparable figures."""
     text = json.dumps(facts, sort_keys=True)
     return facts | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def label_digest(labels: pd.DataFrame) -> str:
+    """sha256 of a data set's attribute labels (`Task.attributes`), which CD compares with."""
+    return hashlib.sha256(labels.to_csv().encode()).hexdigest()
 
 
 def as_jpeg(pixels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """The record: what a run leaves on disk. Files are the truth; MLflow, tables and pages are made from them."""
 
 import datetime
+import fcntl
 import json
 import os
+import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,7 @@ from bench.images import write_bytes
 from metrics.intervals import Estimate
 
 SCHEMA = 1
+LOCK = ".lock"
 Status = Literal["running", "ok", "failed", "interrupted"]
 
 
@@ -26,8 +30,11 @@ class CellRecord(_Model):
     """result.json of one cell: dataset x method x backend x seed.
 
     Attributes:
-        fingerprint: hash of everything that can move a number; guards resuming.
+        fingerprint: hash of everything that moves the search; guards resuming.
         facts: what the fingerprint is made of, for naming differences.
+        judged: what the figures were made with besides, of bench.cell.judged_with: with others they are made again
+            from the saved images. Empty: not known. Records from before it lack it, and their facts name the
+            networks that only judged, too; so it did not need another schema.
         summary: "group/name" -> estimate with unit and interval.
         notes: why a metric is empty, by metric.
         timings: seconds by phase (building apart), per-step latency, slot occupancy, peak memory; summed over
@@ -46,6 +53,7 @@ class CellRecord(_Model):
     error: str | None = None
     fingerprint: str
     facts: dict[str, Any]
+    judged: dict[str, Any] = {}
     options: dict[str, dict[str, Any]]
     samples: int
     finished: int = 0
@@ -58,6 +66,11 @@ class CellRecord(_Model):
     sessions: int = 1
     started: str
     ended: str | None = None
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Role -> sha256 of every network that is known: those of the search, and those that only judged."""
+        return self.facts["weights"] | self.judged.get("weights", {})
 
 
 class SuiteRecord(_Model):
@@ -87,6 +100,26 @@ def now() -> str:
 def write_json(path: Path, model: BaseModel) -> None:
     """Write a record whole or not at all."""
     write_bytes(path, (model.model_dump_json(indent=2) + "\n").encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the operating system frees it when the process ends, however it ends.
+
+    Raises:
+        UsageError: another run holds it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UsageError(f"{folder} is in use by {holder}; wait for it or use another --output") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def read_suite(folder: Path) -> SuiteRecord:
@@ -128,13 +161,18 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def replace(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write these lines in place of all others, whole or not at all."""
+        try:
+            write_bytes(self.path, b"".join(_encode(row) for row in rows))
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror}; what was recorded before is kept") from error
+
     def append(self, row: dict[str, Any]) -> None:
         """Add a line and flush it to the disk."""
-        text = json.dumps(row, sort_keys=True)
-        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
         try:
             with self.path.open("ab") as file:
-                file.write(line)
+                file.write(_encode(row))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -172,6 +210,11 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         number += 1
         yield number, data[start:end], end
         start = end
+
+
+def _encode(row: dict[str, Any]) -> bytes:
+    text = json.dumps(row, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:

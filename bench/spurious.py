@@ -124,7 +124,7 @@ def rank_cell(
     )
     return Ranking(
         run=folder.name, cell=cell.id, dataset=cell.dataset, method=cell.method, backend=cell.backend,
-        weights=cell.facts["weights"], rows=len(kept), images=len(originals), upward=int(upward.sum()),
+        weights=cell.weights, rows=len(kept), images=len(originals), upward=int(upward.sum()),
         downward=int((~upward).sum()), left_out=left_out, source=meter.source, baseline=baseline, unit=changes.unit,
         own=meter.own, attributes=found,
     )  # fmt: skip

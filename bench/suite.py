@@ -1,13 +1,10 @@
 """A suite: the cells of one command, in one folder, under one lock."""
 
-import fcntl
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +12,13 @@ from typing import Any
 
 import torch
 
-from bench.cell import Cell, resolve_cell
+from bench.cell import Cell, Shared, resolve_cell
 from bench.cell_run import CellRun
 from bench.config import RunConfig
 from bench.environment import command_line, environment
 from bench.errors import RunError, UsageError
 from bench.progress import Display
-from bench.record import CellRecord, SuiteRecord, now, read_suite, write_json
-
-LOCK = ".lock"
+from bench.record import LOCK, CellRecord, SuiteRecord, locked, now, read_suite, write_json
 
 
 def resolve_device(name: str) -> torch.device:
@@ -78,26 +73,6 @@ def empty_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the operating system frees it when the process ends, however it ends.
-
-    Raises:
-        UsageError: another run holds it.
-    """
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UsageError(f"{folder} is in use by {holder}; wait for it or use another --output") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
-@contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM ends a run like Ctrl-C: the record is closed as interrupted."""
 
@@ -116,14 +91,17 @@ def plan(config: RunConfig) -> list[tuple[str, str, str]]:
     return list(itertools.product(config.dataset, config.method, config.backend))
 
 
-def resolve_suite(config: RunConfig) -> list[Cell]:
-    """Every cell with its data, weights and options, before anything runs.
+def resolve_suite(config: RunConfig, shared: Shared | None = None) -> list[Cell]:
+    """Every cell with its data, weights and options, before anything runs; what they have in common is loaded once.
+
+    Args:
+        shared: what other suites of the same command have loaded already.
 
     Raises:
         UsageError: the first problem.
     """
-    device = resolve_device(config.device)
-    return [resolve_cell(config, *names, device) for names in plan(config)]
+    device, shared = resolve_device(config.device), shared or Shared()
+    return [resolve_cell(config, *names, device, shared) for names in plan(config)]
 
 
 def run_suite(

@@ -1,6 +1,7 @@
 """MLflow as a copy of the records: imported after a run, again at any time, without duplicates."""
 
 import datetime
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -95,7 +96,7 @@ class Tracker:
             parent = self._find(identity) or self._import_parent(suite, identity)
             new = 0
             for cell in suite.cells:
-                cell_identity = f"{identity}/{cell.id}/{cell.ended}"
+                cell_identity = "/".join([identity, cell.id, str(cell.ended), *_judgement(cell)])
                 if self._find(cell_identity) is None:
                     self._import_cell(suite, cell, cell_identity, parent, folder / cell.id)
                     new += 1
@@ -164,3 +165,10 @@ class Tracker:
             self._end(run_id, "ok", None)
         except self._errors as error:
             raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+
+
+def _judgement(cell: CellRecord) -> list[str]:
+    """Names what a cell was judged with, so that figures that were made anew are imported too."""
+    if not cell.judged:
+        return []
+    return [hashlib.sha256(json.dumps(cell.judged, sort_keys=True).encode()).hexdigest()[:16]]

@@ -51,7 +51,7 @@ def _entry(suite: SuiteRecord, cell: CellRecord) -> dict[str, Any]:
         "torch": environment["packages"]["torch"],
         "commit": environment["git"]["commit"],
         "dirty": environment["git"]["dirty"],
-        "weights": cell.facts["weights"],
+        "weights": cell.weights,
         "fingerprint": cell.fingerprint,
         "ended": cell.ended,
     }

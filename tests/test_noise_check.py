@@ -91,7 +91,7 @@ def test_a_cell_records_it_for_every_method_with_a_filter_network(networks: dict
         assert row["noise_success"] == (np.abs(drawn - row["target"]) <= tolerance).mean()
         assert row["noise_prediction"] == pytest.approx(drawn.mean())
     assert record.summary["validity/noise_success_rate"].value == pytest.approx(frame["noise_success"].mean())
-    assert record.facts["weights"]["ddpm"] == "ddpm"
+    assert record.weights["ddpm"] == "ddpm"
     same = without.summary.keys() - {"throughput/" + name for name in ("seconds_per_image", "valid_per_second")}
     for key in same - {"throughput/seconds_per_valid"}:
         assert record.summary[key] == without.summary[key], key

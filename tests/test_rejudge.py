@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
+from bench.cell import fingerprint
 from bench.cli import app
 from bench.config import build_config
 from bench.errors import UsageError
@@ -36,6 +38,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suite = read_suite(folder)
     for key in ("noise_draws", "filter_respacing", "filter_depth"):
         del suite.config["metrics"][key]
+    cell = suite.cells[0]
+    cell.facts["weights"], cell.judged = cell.weights, {}
+    cell.fingerprint = fingerprint(cell.facts)
+    write_json(folder / CELL / "result.json", cell)
     write_json(folder / "suite.json", suite)
     return folder
 
@@ -61,7 +67,9 @@ def test_an_older_record_gains_what_is_new_and_keeps_the_rest(finished: Path, su
     pd.testing.assert_frame_equal(new[old.columns], old, atol=1e-6)
     assert new["noise_prediction"].between(-0.5, 1.5).all()
     assert before.facts["weights"].keys() == {"regressor", "oracle", "diffae"}
-    assert after.facts["weights"].keys() == {"regressor", "oracle", "diffae", "ddpm"}
+    assert after.facts["weights"].keys() == {"regressor", "diffae"}
+    assert after.judged["weights"].keys() == {"oracle", "ddpm"}
+    assert after.judged["metrics"]["noise_draws"] == 4
     assert "computed again" in after.notes["metrics"]
     assert read_suite(suite).config["metrics"]["noise_draws"] == 4
 
@@ -85,6 +93,8 @@ def test_predictions_come_from_the_images_not_from_the_rows(suite: Path) -> None
         (lambda cell: cell.facts.update(data="other"), "the data of 'square' are not those of the record"),
         (lambda cell: cell.facts["weights"].update(oracle="0" * 64), "weights.oracle"),
         (lambda cell: cell.facts["weights"].update(ddpm="0" * 64), "weights.ddpm"),
+        (lambda cell: cell.judged.update(labels="0" * 64), "the attribute labels of 'square' are not those of the rec"),
+        (lambda cell: cell.judged.update(weights={"ddpm": "0" * 64}), "weights.ddpm"),
         (lambda cell: setattr(cell, "status", "failed"), "no finished cell"),
     ],
 )
@@ -131,6 +141,7 @@ def test_metrics_can_be_judged_another_way(suite: Path) -> None:
     ("assignment", "words"),
     [
         ("weights.regressor=square-oracle", "metrics.KEY, weights.identity and weights.attributes only"),
+        ("weights.regressor=os:getcwd", "repeat weights.regressor and weights.oracle as recorded"),
         ("diffae-re.lr=1", "metrics.KEY"),
         ("metrics.mode=both", "metrics.mode"),
         ("metrics.lpips_weights=nowhere.pth", "metrics.lpips_weights"),
@@ -142,3 +153,47 @@ def test_what_would_be_another_run_or_cannot_be_read_is_refused(assignment: str,
     with pytest.raises(UsageError, match=words):
         rejudge(suite, 0, quiet(), [assignment])
     assert (suite / "suite.json").read_bytes() == record
+
+
+def test_the_unchanged_run_judges_as_it_says_after_another_judging(suite: Path) -> None:
+    flags = {"method": ["diffae-re"], "limit": 2, "batch_size": 2, "device": "cpu"}
+    config = build_config(None, [*FEW, "metrics.noise_draws=0"], flags)
+    told = io.StringIO()
+    for _ in range(2):
+        run_suite(config, {}, suite, False, Display(told))
+    assert " ".join(told.getvalue().split()).count("what its record does not say") == 1
+    assert "already complete" in told.getvalue()
+    first = read_cell(suite / CELL)
+    rejudge(suite, None, quiet(), ["metrics.mode=paper", "metrics.bootstrap_seed=7"])
+    record = read_suite(suite)
+    assert record.cells[0].judged["metrics"]["mode"] == record.config["metrics"]["mode"] == "paper"
+    run_suite(config, {}, suite, False, quiet())
+    record = read_suite(suite)
+    assert record.config["metrics"]["mode"] == "corrected"
+    assert record.cells == [read_cell(suite / CELL)]
+    assert (record.cells[0].judged, record.cells[0].summary) == (first.judged, first.summary)
+    assert (record.cells[0].timings, record.cells[0].sessions) == (first.timings, first.sessions)
+
+
+CALLED: list[str] = []
+
+
+def tempting() -> nn.Module:
+    """What a record of unknown origin might name."""
+    CALLED.append("tempting")
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 1))
+
+
+@pytest.mark.parametrize("role", ["regressor", "oracle"])
+def test_code_that_only_the_record_names_is_not_called(role: str, suite: Path) -> None:
+    reference = f"{__name__}:tempting"
+    record = read_suite(suite)
+    record.config["weights"] = {role: reference}
+    write_json(suite / "suite.json", record)
+    CALLED.clear()
+    with pytest.raises(UsageError, match=f"repeat it: -s weights.{role}={reference}"):
+        rejudge(suite, 0, quiet())
+    assert not CALLED
+    with pytest.raises(UsageError, match=f"weights.{role} .* are not those of the record"):
+        rejudge(suite, 0, quiet(), [f"weights.{role}={reference}"])
+    assert CALLED
