@@ -1,5 +1,6 @@
 # make run     install and run the main job
 # make test    install and run the tests
+# make test-slow  the tests left out of it: full-size networks, whole experiments
 # make bench   time the hot pieces with pytest-benchmark; earlier figures stay in .benchmarks
 # make setup   install only
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,13 +8,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test bench setup clean
+.PHONY: run test test-slow bench setup clean
 
 run: setup
 	$(BIN)/python -m bench run --backend compile
 
+# Two processes of one thread each: on two cores that is nearly twice as fast as one process of two.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Networks of the published size, and experiments on Square: some minutes, 8 GB of memory.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -s
 
 # Named bench_*.py, so that only this target collects them.
 bench: setup

@@ -1,5 +1,6 @@
 """The library call: the same search as the harness's, nothing written, clear errors."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class _Column(nn.Module):
 
 
 def test_the_callers_network_is_left_alone(networks: dict[str, nn.Module], pixels: np.ndarray) -> None:
-    regressor = _Column(networks["regressor"]).train()
+    regressor = _Column(copy.deepcopy(networks["regressor"])).train()
     found = explain(regressor, pixels, 0.7, generator=networks["ddpm"], **FAST)
     assert regressor.training
     assert regressor.scale.requires_grad
