@@ -147,7 +147,7 @@ class CellRun:
             return earlier
         differing = [key for key in self.record.facts if facts.get(key) != self.record.facts[key]]
         raise UsageError(
-            f"{self.folder} was made with another {', '.join(differing) or 'set-up'}; "
+            f"{self.folder} was made with another {_named(differing)}; "
             "use --fresh to start over or -o for another folder"
         )
 
@@ -316,3 +316,8 @@ class CellRun:
         self.record.status, self.record.error = status, error
         self.record.finished, self.record.ended = len(self.rows), now()
         write_json(self.folder / "result.json", self.record)
+
+
+def _named(differing: list[str]) -> str:
+    """Facts that differ, in words."""
+    return ", ".join("data (images, targets or --limit)" if fact == "data" else fact for fact in differing) or "set-up"

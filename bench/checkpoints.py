@@ -45,7 +45,10 @@ def read_card(path: Path) -> Card:
     try:
         return Card(**json.loads(card.read_text()))
     except FileNotFoundError as error:
-        raise UsageError(f"{path} has no card {card.name} beside it; `python -m bench train` writes both") from error
+        raise UsageError(
+            f"{path} has no card {card.name} beside it; `python -m bench train` writes both, and `python -m bench "
+            "import` makes them from a published file"
+        ) from error
     except ValidationError as error:
         raise UsageError(f"{card} is not a weights card: {describe(error)}") from error
     except (json.JSONDecodeError, TypeError, OSError) as error:

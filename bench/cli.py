@@ -109,7 +109,7 @@ app.command()(cli_gates.compare)
 @app.command("ls")
 def list_components(
     what: Annotated[
-        Optional[str], typer.Argument(help="backends, methods, datasets, metrics, presets or recipes.")
+        Optional[str], typer.Argument(help="backends, methods, datasets, metrics, presets, recipes or kinds.")
     ] = None,
 ) -> None:
     """List what is there."""

@@ -11,7 +11,7 @@ WEIGHTS_HELP = "Where to write the weights: a FILE.safetensors, or a folder."
 
 
 def import_weights(
-    kind: Annotated[str, typer.Argument(help="Kind of network; see docs/weights.md.")],
+    kind: Annotated[str, typer.Argument(help="See `python -m bench ls kinds`, and docs/weights.md.")],
     file: Annotated[Path, typer.Argument(help="The published file, as downloaded.")],
     output: Annotated[Path, typer.Option("--output", "-o", help=WEIGHTS_HELP)],
     config: Annotated[
@@ -32,7 +32,7 @@ def prepare(
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Folder to write; default: beside the data set's own.")
     ] = None,
-    size: Annotated[int, typer.Option("--size", min=8, help="Width of the images in pixels.")] = 256,
+    size: Annotated[int, typer.Option("--size", help="Width of the images in pixels, 8 to 1024.")] = 256,
     split: Annotated[str, typer.Option("--split", help="train, valid, test or all.")] = "all",
 ) -> None:
     """Check a published data set, crop and resize it, and write it with a manifest."""

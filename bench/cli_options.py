@@ -13,7 +13,8 @@ import typer
 RUNS = Path("runs")
 
 ConfigOption = Annotated[
-    Optional[str], typer.Option("--config", "-c", metavar="FILE", help="Preset name or TOML file (default: paper).")
+    Optional[str],
+    typer.Option("--config", "-c", metavar="FILE", help="Preset or TOML file (default: the data set's)."),
 ]
 SetOption = Annotated[
     Optional[list[str]], typer.Option("--set", "-s", metavar="A.B=V", help="Set one configuration key; repeatable.")

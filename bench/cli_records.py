@@ -51,14 +51,14 @@ def report(
     from reports.page import write_page
     from reports.results import write_grid, write_results
 
+    if sweep is not None:  # it asks most of the records, so it is refused before anything is written
+        typer.echo(_write_sweep(folders, sweep, difference, images))
     for folder in folders:
         typer.echo(write_page(folder))
         if results is not None:
             typer.echo(write_results(folder, results))
     if grid is not None:
         typer.echo(write_grid(folders, grid))
-    if sweep is not None:
-        typer.echo(_write_sweep(folders, sweep, difference, images))
 
 
 def _write_sweep(folders: list[Path], path: Path, difference: str, images: int) -> Path:
@@ -66,6 +66,8 @@ def _write_sweep(folders: list[Path], path: Path, difference: str, images: int) 
     from bench.registry import suggestion
     from reports.sweep import BASES, write_sweep
 
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--sweep {path} is not the name of a PNG file")
     if difference not in BASES:
         raise UsageError(f"unknown --difference {difference!r}; {suggestion(difference, BASES)}")
     return write_sweep(folders, path, difference, images)

@@ -174,7 +174,8 @@ def describe(error: ValidationError, where: str = "") -> str:
     key = ".".join([*([where] if where else []), *map(str, first["loc"])])
     if first["type"] == "extra_forbidden":
         return f"unknown configuration key {key!r}"
-    return f"{key}: {first['msg']} (got {first['input']!r})"
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {text} (got {first['input']!r})"
 
 
 def _in_unit_range(targets: Sequence[Any], datasets: Sequence[str]) -> list[Any]:
@@ -188,10 +189,12 @@ def _in_unit_range(targets: Sequence[Any], datasets: Sequence[str]) -> list[Any]
         return list(targets)
     units = {UNITS.get(name) for name in datasets}
     if None in units or len(units) != 1:
-        raise UsageError(f"targets: {above[0]:g} is outside [0, 1], and {', '.join(datasets)} have no one unit for it")
+        raise UsageError(f"targets: {above[0]:g} is outside [0, 1], and {', '.join(datasets)} give it no unit")
     if any(0 < value < 1 for value in targets):
         raise UsageError(f"targets: {above[0]:g} is outside [0, 1]; give all values in [0, 1], or all in whole units")
     (unit,) = units
+    if max(above) > unit:
+        raise UsageError(f"targets: {max(above):g} is outside [0, 1], and above {unit}, the most {datasets[0]} has")
     return [value / unit for value in targets]
 
 

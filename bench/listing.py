@@ -3,6 +3,7 @@
 from backends import BACKENDS
 from bench.config import COMPONENTS, PRESETS
 from bench.errors import UsageError
+from bench.kinds import KINDS
 from bench.registry import resolve, suggestion
 from metrics import SAMPLE_METRICS
 
@@ -15,6 +16,10 @@ RECIPES = (
     "celebahq/regressor",
     "celebahq/oracle",
 )
+
+
+SUITE_METRICS = ("fid", "sfid", "cd", "oracle_feature_distance")
+"""Metrics of a whole cell, which have no value an image."""
 
 
 def backend_lines() -> list[str]:
@@ -34,9 +39,10 @@ def listing(what: str | None) -> list[str]:
     """
     kinds: dict[str, list[str]] = {f"{kind}s": list(table) for kind, table in COMPONENTS.items()}
     kinds |= {
-        "metrics": list(SAMPLE_METRICS),
+        "metrics": [*SAMPLE_METRICS, *SUITE_METRICS],
         "presets": sorted(path.stem for path in PRESETS.glob("*.toml")),
         "recipes": list(RECIPES),
+        "kinds": list(KINDS),
     }
     if what is not None and what not in kinds:
         raise UsageError(f"cannot list {what!r}; {suggestion(what, kinds)}")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,9 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float | None:
     real, generated = real.astype(np.float64), generated.astype(np.float64)
     moments = [(x.mean(axis=0), np.cov(x, rowvar=False)) for x in (real, generated)]
     try:
-        return float(distance(*moments[0], *moments[1]))
+        with warnings.catch_warnings():  # of singular covariances, which few images always have; see above
+            warnings.simplefilter("ignore")
+            return float(distance(*moments[0], *moments[1]))
     except ValueError as error:
         raise FrechetError(f"clean-fid: {error}") from error
 

@@ -36,13 +36,13 @@ img { image-rendering: pixelated; }
 {{ suite.started }} to {{ suite.ended or "(not ended)" }}; {{ suite.environment.cpu }}, {{ suite.environment.cores }} cores,
 device {{ suite.environment.device }}, torch {{ suite.environment.packages.torch }}{% if suite.environment.git.commit %},
 commit {{ suite.environment.git.commit[:12] }}{% if suite.environment.git.dirty %} with local changes{% endif %}{% endif %}</p>
-<table><thead><tr><th>cell</th><th>status</th><th>n</th>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}<tr><td>{{ row.cell }}</td><td>{{ row.status }}</td><td>{{ row.n }}</td>
+<table><thead><tr><th>cell</th><th>status</th><th>n</th><th>metrics</th>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}<tr><td>{{ row.cell }}</td><td>{{ row.status }}</td><td>{{ row.n }}</td><td>{{ row.get("metrics", "-") }}</td>
 {% for heading in headings %}<td>{{ row.get(heading, "-") }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>
 <p class="note">Means with 95 % bootstrap intervals over images. Validity is judged on the saved PNG by the regressor in float32;
 failed samples count as not valid. Seconds are wall time of encoding, search and refinement, shared among the samples in the slots; building
 the networks is apart.</p>
-{% if quoted %}<table><caption>Quoted from publications, not measured here: other networks, images and targets</caption>
+{% if quoted %}<table><caption>Quoted from publications, not measured here: other networks and images, metrics as in mode paper</caption>
 <thead><tr><th>method</th><th>target</th>{% for key in quoted_columns %}<th>{{ quoted_headings[key] }}</th>{% endfor %}<th>source</th></tr></thead>
 <tbody>{% for row in quoted %}<tr><td>{{ row.method }}</td><td>{{ row.target }}</td>
 {% for key in quoted_columns %}<td>{{ row.figures.get(key, "-") }}</td>{% endfor %}<td>{{ row.label }}</td></tr>{% endfor %}</tbody></table>{% endif %}

@@ -10,6 +10,7 @@ from rich.table import Table
 from bench.record import SuiteRecord
 
 QUOTED = Path(__file__).with_name("quoted.toml")
+TITLE = "quoted from publications, not measured here: other networks and images, metrics as in mode paper"
 HEADINGS = {
     "oracle_mae": "Oracle MAE",
     "fid": "FID",
@@ -64,7 +65,7 @@ def quoted_table(suite: SuiteRecord) -> Table | None:
     rows = quoted_rows(cell.dataset for cell in suite.cells)
     if not rows:
         return None
-    table = Table(title="quoted from publications, not measured here", title_justify="left")
+    table = Table(title=TITLE, title_justify="left")
     for heading in ("method", "target"):
         table.add_column(heading, no_wrap=True)
     for key in columns(rows):

@@ -26,6 +26,13 @@ RESULT_KEYS = {
     "seconds_per_image": "throughput/seconds_per_image",
     "seconds_per_valid": "throughput/seconds_per_valid",
     "oracle_feature_distance": "realism/oracle_feature_distance",
+    "fid": "realism/fid",
+    "sfid": "realism/sfid",
+    "fva": "identity/fva",
+    "fs": "identity/fs",
+    "mnac": "attributes/mnac",
+    "cd": "attributes/cd",
+    "lpips": "perceptual/lpips",
 }
 
 
@@ -52,6 +59,8 @@ def _entry(suite: SuiteRecord, cell: CellRecord) -> dict[str, Any]:
         "commit": environment["git"]["commit"],
         "dirty": environment["git"]["dirty"],
         "weights": cell.weights,
+        "metrics_mode": cell.judged.get("metrics", {}).get("mode"),
+        "definitions": cell.definitions,
         "fingerprint": cell.fingerprint,
         "ended": cell.ended,
     }

@@ -63,6 +63,8 @@ def rows(suite: SuiteRecord) -> list[dict[str, str]]:
             row["status"] = f"{cell.status}: {cell.error}" if cell.error else cell.status
         else:
             row["status"] = f"{sum(cell.failures.values())} failed" if cell.failures else "ok"
+            mode = cell.judged.get("metrics", {}).get("mode")
+            row |= {"metrics": mode} if mode and cell.definitions else {}
             row |= {heading: format_estimate(cell.summary.get(key), d) for heading, key, d in columns_of(suite.cells)}
         table.append(row)
     return table
@@ -75,7 +77,8 @@ def terminal_table(suite: SuiteRecord) -> Table:
     table.add_column("", no_wrap=True)
     for row in data:
         table.add_column(row["cell"].replace("--", " "), justify="right")
-    for heading in ["status", "n", *(column[0] for column in columns_of(suite.cells))]:
+    shared = ["metrics"] if any("metrics" in row for row in data) else []
+    for heading in ["status", "n", *shared, *(column[0] for column in columns_of(suite.cells))]:
         table.add_row(heading, *(row.get(heading, "-") for row in data))
     for heading, key in (("build s", "build_s"), ("occupancy", "slot_occupancy"), ("peak MiB", "peak_memory_mib")):
         table.add_row(heading, *(_timing(cell.timings, key) for cell in suite.cells))

@@ -54,7 +54,10 @@ def test_only_64_pixels_get_the_square_networks() -> None:
 
 def test_another_size_is_refused_or_resized_as_declared(tmp_path: Path) -> None:
     source = save(tmp_path / "wide.png", picture(2, 64).crop((0, 0, 64, 40)))
-    assert "wide.png: 64x40 pixels; 16x16 are needed; or set folder.resize=antialias" in refused(tmp_path)
+    assert (
+        "wide.png: 64x40 pixels; 16x16 are needed; set folder.size to theirs, or let larger ones be shrunk"
+        in refused(tmp_path)
+    )
     task = load(tmp_path, resize="antialias")
     square = Image.open(source).crop((12, 0, 52, 40)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     assert np.array_equal(task.images[0], np.asarray(square))

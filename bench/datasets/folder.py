@@ -17,6 +17,7 @@ from bench.preparing.tables import number, once, read_csv
 
 _OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".jp2", ".jfif", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".exr", ".npy")
 _SQUARE_SIZE = 64
+_OTHER_SIZE = "; set folder.size to theirs, or let larger ones be shrunk with folder.resize=antialias"
 
 
 class FolderConfig(DatasetConfig):
@@ -81,7 +82,7 @@ class FolderDataset(Dataset):
                 return read_image(path, size)
             return centre_resize(read_image(path), size)
         except BadImage as error:
-            hint = "; or set folder.resize=antialias" if f"{size}x{size} are needed" in str(error) else ""
+            hint = _OTHER_SIZE if f"{size}x{size} are needed" in str(error) else ""
             raise UsageError(f"{error}{hint}") from error
         except ValueError as error:
             raise UsageError(f"{path}: {error}; nothing is enlarged") from error

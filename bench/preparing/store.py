@@ -54,7 +54,21 @@ def write_prepared(plan: Plan, output: Path, size: int, split: str) -> list[str]
             f"cannot write {error.filename or output} ({error.strerror}); the same command goes on from there"
         ) from error
     except BadImage as error:
+        _withdraw(plan, output)
         raise UsageError(str(error)) from error
+
+
+def _withdraw(plan: Plan, output: Path) -> None:
+    """Leave nothing behind where no image could be written, so that a corrected command may take the folder."""
+    if any((output / job.file).is_file() for job in plan.jobs):
+        return
+    for folder in {(output / job.file).parent for job in plan.jobs}:
+        if folder != output and folder.is_dir():
+            folder.rmdir()
+    for name in (STATE, ".lock"):
+        (output / name).unlink(missing_ok=True)
+    if not any(output.iterdir()):
+        output.rmdir()
 
 
 def _settings(plan: Plan, size: int, split: str) -> dict[str, Any]:
