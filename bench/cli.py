@@ -195,10 +195,11 @@ def train(
     runs: RunsOption = RUNS,
 ) -> None:
     """Train a network of the benchmark; killed at any time, the same command goes on."""
-    from bench.training.command import train_recipe
+    from bench.training.command import tracked, train_and_export
 
     with resumable():
-        typer.echo(train_recipe(recipe, output, device or "auto", steps, fresh, runs, initial, data))
+        card = train_and_export(recipe, output, device or "auto", steps, fresh, runs, initial, data)
+        typer.echo(tracked(card, runs))
 
 
 @app.command()

@@ -122,3 +122,25 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def ending(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
+    """Give the `main` of a study, which goes on where it was, the command line's endings.
+
+    An expected error is one sentence and its exit code, Ctrl-C one sentence and 130.
+    """
+
+    @functools.wraps(main)
+    def ended(arguments: list[str] | None = None) -> int:
+        from bench.errors import BenchError
+
+        try:
+            return main(arguments)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on", file=sys.stderr)
+            return 130
+        except BenchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+
+    return ended

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from bench.attribute_meters import probabilities
 from bench.cell import load_task, load_weights
+from bench.cli_options import console, ending
 from bench.config import RunConfig, build_config, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Task
-from bench.errors import BenchError, UsageError
+from bench.errors import UsageError
 from bench.images import BadImage, file_name, read_image, to_float, write_bytes, write_png
 from bench.inpainting import EYE_REGION, Painter, fixed_region, load_painter, mask_region, parse_box
 from bench.preparing.celebahq import ATTRIBUTES
@@ -283,27 +283,21 @@ def run(given: argparse.Namespace, display: Display) -> tuple[dict[str, Any], di
     return content, summary
 
 
+@ending
 def main(arguments: list[str] | None = None) -> int:
     """Run it, print the table; returns the exit code."""
     given = _parse(arguments)
-    try:
-        with Display() as display:
-            content, summary = run(given, display)
-        content["command"] = shlex.join(["python", "-m", "bench.glasses", *(arguments or sys.argv[1:])])
-        write_bytes(given.output / "results.json", (json.dumps(content, indent=1) + "\n").encode())
-        if given.figure:
-            given.figure.parent.mkdir(parents=True, exist_ok=True)
-            contrast_figure(summary, content["unit"], content["images"]).savefig(given.figure, dpi=130)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table(summary, content["unit"]))
+    with Display() as display:
+        content, summary = run(given, display)
+    content["command"] = shlex.join(["python", "-m", "bench.glasses", *(arguments or sys.argv[1:])])
+    write_bytes(given.output / "results.json", (json.dumps(content, indent=1) + "\n").encode())
+    if given.figure:
+        given.figure.parent.mkdir(parents=True, exist_ok=True)
+        contrast_figure(summary, content["unit"], content["images"]).savefig(given.figure, dpi=130)
+    out = console()
+    out.print(table(summary, content["unit"]))
     for reason, count in content["left_out"].items():
-        console.print(f"{count} images left out: {reason}", highlight=False)
+        out.print(f"{count} images left out: {reason}", highlight=False)
     return 0
 
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from bench.checkpoints import load_network
+from bench.cli_options import console
 from bench.datasets.base import Task
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.environment import environment
@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    Console(width=None if sys.stdout.isatty() else 160).print(table(content["rows"]))
+    console().print(table(content["rows"]))
     return 0
 
 

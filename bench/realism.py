@@ -117,19 +117,20 @@ def oracle_realism(subject: Subject, features: Callable[[np.ndarray], np.ndarray
     if features is None:
         note = "the oracle is a network without a `features` method; give it one, (N, 3, H, W) -> (N, D)"
     elif count:
-        original = _oracle_features(features, (pair[0] for pair in subject.pairs if pair[1] is not None))
-        saved = _oracle_features(features, (pair[1] for pair in subject.pairs if pair[1] is not None))
         try:
-            value = frechet_distance(original, saved)
+            value = frechet_distance(*_oracle_features(features, subject.pairs))
         except FrechetError as error:
             note = str(error)
     return Figures({ORACLE: Estimate(value=value, n=count)}, {ORACLE: note})
 
 
-def _oracle_features(features: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]) -> np.ndarray:
-    """Of uint8 images, 64 at a time, so that memory does not grow with the data."""
-    chunks = (features(np.stack([to_float(image) for image in chunk])) for chunk in batches(images, 64))
-    return np.concatenate(list(chunks))
+def _oracle_features(features: Callable[[np.ndarray], np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Of originals and counterfactuals, (M, D) each, 64 pairs at a time, so that memory does not grow with the data."""
+    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for chunk in batches((pair for pair in pairs if pair[1] is not None), 64):
+        for images, collected in zip(zip(*chunk, strict=True), found, strict=True):
+            collected.append(features(np.stack([to_float(image) for image in images])))
+    return np.concatenate(found[0]), np.concatenate(found[1])
 
 
 def _features(

@@ -19,11 +19,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 
 from bench.attribute_meters import Meter, meter_of
-from bench.errors import BenchError, RunError, UsageError
+from bench.cli_options import console, ending
+from bench.errors import RunError, UsageError
 from bench.images import BadImage, read_image, write_bytes
 from bench.outcomes import load_outcomes
 from bench.progress import Display
@@ -242,29 +242,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
+@ending
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables; returns the exit code."""
     given = _parse(arguments)
     rankings: list[Ranking] = []
-    try:
-        with Display() as display:
-            for folder in given.runs:
-                rankings += rank_run(folder, given.attributes, given.baseline, given.only_valid, display)
-        if given.results:
-            command = shlex.join(["python", "-m", "bench.spurious", *(arguments or sys.argv[1:])])
-            content = {"command": command, "rankings": [ranking.model_dump(mode="json") for ranking in rankings]}
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
-        if given.figure:
-            given.figure.parent.mkdir(parents=True, exist_ok=True)
-            association_figure(rankings, given.top or 15).savefig(given.figure, dpi=130)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    with Display() as display:
+        for folder in given.runs:
+            rankings += rank_run(folder, given.attributes, given.baseline, given.only_valid, display)
+    if given.results:
+        command = shlex.join(["python", "-m", "bench.spurious", *(arguments or sys.argv[1:])])
+        content = {"command": command, "rankings": [ranking.model_dump(mode="json") for ranking in rankings]}
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
+    if given.figure:
+        given.figure.parent.mkdir(parents=True, exist_ok=True)
+        association_figure(rankings, given.top or 15).savefig(given.figure, dpi=130)
+    out = console()
     for ranking in rankings:
-        console.print(table(ranking, given.top))
-        console.print(ranking.verdict(), highlight=False)
+        out.print(table(ranking, given.top))
+        out.print(ranking.verdict(), highlight=False)
     return 0
 
 

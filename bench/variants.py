@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from bench.cli_options import console, ending
 from bench.config import RunConfig, build_config, component_options
-from bench.errors import BenchError, UsageError
+from bench.errors import UsageError
 from bench.images import write_bytes
 from bench.progress import Display
 from bench.record import write_json
@@ -112,35 +111,29 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@ending
 def main(arguments: list[str] | None = None) -> int:
     """Run, then report; returns the exit code."""
-    try:
-        given = _parse(arguments)
-        variants = _selected(given.only, given.list)
-        flags = {"backend": [given.backend], "limit": given.limit}
-        errors: list[str] = []
-        if not given.no_run:
-            with Display() as display:
-                errors = run_variants(variants, flags, given.set, given.output, display)
-        for error in errors:
-            print(f"error: {error}", file=sys.stderr)
-        rows = collect(variants, given.output)
-        if given.results:
-            command = shlex.join(["python", "-m", "bench.variants", *(arguments or sys.argv[1:])])
-            given.results.parent.mkdir(parents=True, exist_ok=True)
-            content = {"command": command, "n": rows[0]["n"], "variants": rows}
-            write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
-        for path, draw in ((given.figure, front_figure), (given.curves, ablation_figure)):
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draw(rows).savefig(path, dpi=130)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except BenchError as error:
+    given = _parse(arguments)
+    variants = _selected(given.only, given.list)
+    flags = {"backend": [given.backend], "limit": given.limit}
+    errors: list[str] = []
+    if not given.no_run:
+        with Display() as display:
+            errors = run_variants(variants, flags, given.set, given.output, display)
+    for error in errors:
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
+    rows = collect(variants, given.output)
+    if given.results:
+        command = shlex.join(["python", "-m", "bench.variants", *(arguments or sys.argv[1:])])
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        content = {"command": command, "n": rows[0]["n"], "variants": rows}
+        write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
+    for path, draw in ((given.figure, front_figure), (given.curves, ablation_figure)):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(rows).savefig(path, dpi=130)
+    console().print(table(rows))
     return 1 if errors else 0
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """Of NVIDIA's file that clean-fid uses. TorchScript can run code, so no other file is loaded."""
 
+Item = TypeVar("Item")
 Resize = Literal["clean", "legacy_pytorch", "legacy_tensorflow"]
 """clean-fid's names of resizing to 299x299: "clean" is Pillow's antialiased bicubic; "legacy_pytorch" is
 `interpolate(mode="bilinear")` without antialiasing, as in pytorch-fid; "legacy_tensorflow" is TensorFlow 1's bilinear
@@ -150,8 +151,8 @@ class Inception:
         return np.concatenate(found)
 
 
-def batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Up to `size` images at a time."""
-    source = iter(images)
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Up to `size` items at a time."""
+    source = iter(items)
     while batch := list(islice(source, size)):
         yield batch

@@ -21,7 +21,7 @@ from bench.preparing.command import prepare
 from bench.preparing.prepared import open_prepared
 from bench.state_files import read_state
 from bench.training.age import age_figures
-from bench.training.command import train_and_export, train_recipe
+from bench.training.command import train_and_export
 from bench.training.data import SquareData, TrainingData, open_data
 from bench.training.figures import regressor_figures, square_effects
 from bench.training.loop import Initial, Trainer, TrainingError, flipped, learning_rate
@@ -379,12 +379,14 @@ def test_options_that_do_not_belong_to_the_recipe(
     name: str, given: dict[str, Path], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        train_recipe(name, tmp_path / "w", "cpu", 1, False, tmp_path, **given)
+        train_and_export(name, tmp_path / "w", "cpu", 1, False, tmp_path, **given)
     assert not list(tmp_path.iterdir())
 
 
 def test_prepared_data_is_asked_for_by_name(decision_file: Path, tmp_path: Path) -> None:
     for data, words in ((None, "bench prepare imdb-wiki-clean"), (tmp_path / "no", "no/manifest.json is missing")):
         with pytest.raises(UsageError, match=words):
-            train_recipe("celebahq/oracle", tmp_path / "w", "cpu", 1, False, tmp_path, initial=decision_file, data=data)
+            train_and_export(
+                "celebahq/oracle", tmp_path / "w", "cpu", 1, False, tmp_path, initial=decision_file, data=data
+            )
     assert not list(tmp_path.iterdir())

@@ -45,18 +45,13 @@ def _initial(recipe: Recipe, file: Path | None) -> Initial | None:
     return Initial(loaded.network, loaded.sha256)
 
 
-def train_recipe(
-    name: str,
-    output: Path,
-    device: str,
-    steps: int | None,
-    fresh: bool,
-    runs: Path,
-    initial: Path | None = None,
-    data: Path | None = None,
-) -> str:
-    """`train_and_export` with an MLflow entry; returns what to print."""
-    card = train_and_export(name, output, device, steps, fresh, runs, initial, data)
+def tracked(card: Path, runs: Path) -> str:
+    """An MLflow entry for exported weights; returns what to print.
+
+    Args:
+        card: from `train_and_export`.
+        runs: folder of the MLflow store.
+    """
     facts = json.loads(card.read_text())
     tracker = Tracker(runs, TrackingConfig())
     tracker.log_training(facts, card)
