@@ -25,6 +25,7 @@ from bench.record import CellRecord, Journal, now, read_cell, write_json
 from bench.registry import resolve
 from bench.rejudge import differences, judge_again, predict_again
 from bench.timings import Session
+from bench.traces import TRACE, TRACE_FILE, trace_entry, trace_table
 from methods.base import Method
 from methods.outcomes import Event, Outcome
 from methods.search import SlotSearch
@@ -274,6 +275,7 @@ class CellRun:
             "seconds": outcome.seconds,
             "latency": outcome.latency,
             "failure": outcome.failure,
+            TRACE: trace_entry(outcome.trace),
         }
         if outcome.failure is None:
             try:
@@ -302,14 +304,17 @@ class CellRun:
             self.display.phase(f"judging under fresh noise {done}/{total}", len(self.rows))
 
         self.record.judged = self._judged_with(self.record.facts)
+        begun = time.perf_counter()
         judged = judge_samples(self.judge, self.cell.task, self.rows, self.folder, tolerance, metrics, show)
+        self.record.timings["metrics_s"] = time.perf_counter() - begun
         self.record.summary = judged.summary
         self.record.notes |= judged.notes
         self.record.definitions = judged.definitions
         self.record.failures = failures(judged.frame)
         if self.session is not None:
             note_figures(self.record, self.session, self.cell, self.rows, judged.frame, self.faithful)
-        write_table(judged.frame, self.folder)
+        write_table(judged.frame, self.folder / "samples.parquet")
+        write_table(trace_table(self.rows), self.folder / TRACE_FILE)
         self._close("ok", None)
 
     def _close(self, status: str, error: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from bench import __version__, cli_data, cli_gates, cli_records
+from bench import __version__, cli_data, cli_gate, cli_gates, cli_records, cli_trend
 from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured, fail, resumable
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
@@ -78,7 +78,7 @@ def run(
 
 def _publish(suite: Any, folder: Path, built: Any) -> tuple[str, str]:
     """Page and MLflow copy; a tracking problem is told, and harms nothing."""
-    from reports.page import write_page
+    from reports.pages.report import write_page
 
     page = write_page(folder)
     if not built.tracking.enabled:
@@ -104,6 +104,7 @@ def validate(built: Any, given: dict[str, Any]) -> None:
 
 app.command()(cli_gates.verify)
 app.command()(cli_gates.compare)
+app.command()(cli_gate.gate)
 
 
 @app.command("ls")
@@ -122,6 +123,7 @@ def list_components(
 app.command()(cli_records.show)
 app.command()(cli_records.report)
 app.command()(cli_records.judge)
+app.command()(cli_trend.trend)
 
 
 app.command("import")(cli_data.import_weights)

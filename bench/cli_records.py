@@ -48,7 +48,7 @@ def report(
     images: Annotated[int, typer.Option("--images", min=1, help="Images of the sweep.")] = 4,
 ) -> None:
     """Write the HTML pages of recorded suites again."""
-    from reports.page import write_page
+    from reports.pages.report import write_page
     from reports.results import write_grid, write_results
 
     if sweep is not None:  # it asks most of the records, so it is refused before anything is written
@@ -97,7 +97,7 @@ def judge(
         display.begin("starting", 0)
         display.phase("importing PyTorch")
         from bench.rejudge import rejudge
-        from reports.page import write_page
+        from reports.pages.report import write_page
 
         suites = []
         for folder in folders:

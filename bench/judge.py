@@ -23,6 +23,7 @@ from bench.paths import path_figures, summarise_paths
 from bench.realism import Subject, inception_realism, load_extractor, oracle_realism
 from bench.registry import resolve
 from bench.sections import MetricsConfig
+from bench.traces import without_trace
 from methods import noise
 from metrics import SAMPLE_METRICS
 from metrics.intervals import Estimate, mean_estimate, rate_estimate, ratio_estimate
@@ -203,7 +204,7 @@ def sample_table(
         found: what the evaluators say of the same samples.
     """
     by_id = {row["id"]: row for row in rows}
-    frame = pd.DataFrame([by_id[name] for name in task.ids])
+    frame = pd.DataFrame([without_trace(by_id[name]) for name in task.ids])
     found = found or Found()
     pairs, tables = iter(saved_pairs(task, rows, images)), []
     for start in range(0, len(task.ids), CHUNK):
@@ -278,11 +279,11 @@ def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimat
     return summary
 
 
-def write_table(frame: pd.DataFrame, cell: Path) -> None:
-    """Write samples.parquet whole or not at all."""
-    temporary = cell / "samples.parquet.tmp"
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a parquet file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
     frame.to_parquet(temporary, index=False)
-    temporary.replace(cell / "samples.parquet")
+    temporary.replace(path)
 
 
 def failures(frame: pd.DataFrame) -> dict[str, int]:

@@ -186,6 +186,22 @@ class Journal:
         """
         if not self.path.is_file():
             return []
+        rows, good, size = self._read()
+        if good < size:
+            with self.path.open("r+b") as file:
+                file.truncate(good)
+        return rows
+
+    def peek(self) -> list[dict[str, Any]]:
+        """All intact lines, changing nothing: a run may be writing.
+
+        Raises:
+            RunError: a damaged line in the middle.
+        """
+        return self._read()[0] if self.path.is_file() else []
+
+    def _read(self) -> tuple[list[dict[str, Any]], int, int]:
+        """The intact lines, the bytes that they take, and the bytes of the file."""
         data = self.path.read_bytes()
         rows, good = [], 0
         for number, line, end in _lines(data):
@@ -196,10 +212,7 @@ class Journal:
                 break
             rows.append(row)
             good = end
-        if good < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(good)
-        return rows
+        return rows, good, len(data)
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes, int]]:

@@ -208,7 +208,7 @@ def judge_again(
     write_json(cell / "result.json", record)
     if other_oracle:
         journal.replace(rows.values())
-    write_table(judged.frame, cell)
+    write_table(judged.frame, cell / "samples.parquet")
     kept = {key: note for key, note in record.notes.items() if key.startswith(KEPT_NOTES)}
     record.notes = (
         kept | judged.notes | {"metrics": f"computed again from the saved images by {__version__} at {now()}"}

@@ -23,6 +23,18 @@ class Sample(NamedTuple):
     also: tuple[float, ...] = ()
 
 
+class Trace(NamedTuple):
+    """What a search knew after each of its iterations; one entry an iteration.
+
+    Attributes:
+        predictions: `StepResult.prediction`: r where the step started (noisy where the method is), or of its best candidate.
+        seconds: this sample's share of the wall time so far, its share of the encoding included.
+    """
+
+    predictions: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One finished search.
@@ -41,6 +53,7 @@ class Outcome:
             value of an image, from when it took a slot. Reconstructions apart.
         reconstruction: what the method makes of the unchanged image, as `image`; None where it was not asked for, or
             is not finite.
+        trace: of every iteration, the search's prediction and the time spent.
     """
 
     id: str
@@ -55,6 +68,7 @@ class Outcome:
     seconds: float
     latency: float
     reconstruction: Tensor | None = None
+    trace: Trace = Trace()
 
 
 @dataclass(frozen=True)

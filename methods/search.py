@@ -9,14 +9,14 @@ Without refill a batch keeps its slots until all of it is done, as in the publis
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from methods.base import Batch, Confirmation, Method, State, reached
-from methods.outcomes import Event, Outcome, Sample, SearchStatistics
+from methods.outcomes import Event, Outcome, Sample, SearchStatistics, Trace
 
 
 @dataclass
@@ -38,6 +38,7 @@ class _Job:
     refinements: int = 0
     failure: str | None = None
     reconstruction: Tensor | None = None
+    trace: list[tuple[float, float]] = field(default_factory=list)
 
 
 def synchronise(device: torch.device) -> None:
@@ -173,6 +174,7 @@ class SlotSearch:
             job.seconds += elapsed / len(active)
             job.iterations += 1
             job.prediction, job.hit, job.done = prediction[slot], hit[slot], over[slot]
+            job.trace.append((job.prediction, job.seconds))
             if not ok:
                 job.failure = job.failure or f"nonfinite@step {job.iterations}"
         steps = max(job.iterations for job in active)
@@ -232,12 +234,14 @@ class SlotSearch:
             seconds=job.seconds,
             latency=self._clock() - job.entered,
             reconstruction=job.reconstruction,
+            trace=Trace(*zip(*job.trace)) if job.trace else Trace(),
         )
 
     def _other_target(self, job: _Job, value: float) -> _Job:
         """The job of another reference value of a freshly encoded image."""
         state = self.method.retarget(job.state, torch.full_like(job.state["target"], value))
-        return replace(job, sample=job.sample._replace(target=value), state=state, seconds=0.0, continued=True)
+        sample = job.sample._replace(target=value)
+        return replace(job, sample=sample, state=state, seconds=0.0, continued=True, trace=[])
 
     def _next_target(self, job: _Job) -> _Job:
         """The job of a sample's next reference value; a failed one keeps its failure."""
