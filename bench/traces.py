@@ -1,4 +1,4 @@
-"""The course of every search: what it predicted, and when. In the journal with its sample, and as a table of its own."""
+"""The course of every search: what it predicted, and when; in the journal with its sample, and as a table."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

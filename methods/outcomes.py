@@ -27,12 +27,16 @@ class Trace(NamedTuple):
     """What a search knew after each of its iterations; one entry an iteration.
 
     Attributes:
-        predictions: `StepResult.prediction`: r where the step started (noisy where the method is), or of its best candidate.
+        predictions: `StepResult.prediction`, r where the step started (noisy where the method is) or of its best
+            candidate.
         seconds: this sample's share of the wall time so far, its share of the encoding included.
     """
 
     predictions: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
+
+
+NO_TRACE = Trace()
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Outcome:
     seconds: float
     latency: float
     reconstruction: Tensor | None = None
-    trace: Trace = Trace()
+    trace: Trace = NO_TRACE
 
 
 @dataclass(frozen=True)

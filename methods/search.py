@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from methods.base import Batch, Confirmation, Method, State, reached
-from methods.outcomes import Event, Outcome, Sample, SearchStatistics, Trace
+from methods.outcomes import NO_TRACE, Event, Outcome, Sample, SearchStatistics, Trace
 
 
 @dataclass
@@ -234,7 +234,7 @@ class SlotSearch:
             seconds=job.seconds,
             latency=self._clock() - job.entered,
             reconstruction=job.reconstruction,
-            trace=Trace(*zip(*job.trace)) if job.trace else Trace(),
+            trace=Trace(*zip(*job.trace)) if job.trace else NO_TRACE,
         )
 
     def _other_target(self, job: _Job, value: float) -> _Job:
