@@ -29,7 +29,7 @@ def test_a_trace_has_an_entry_for_every_iteration_and_ends_with_the_outcome(
         assert len(predictions) == len(seconds) == outcome.iterations
         assert predictions[-1] == outcome.prediction
         assert list(seconds) == sorted(seconds)
-        assert 0 < seconds[0] and seconds[-1] <= outcome.seconds  # refinement comes after it
+        assert seconds[0] > 0 and seconds[-1] <= outcome.seconds  # refinement comes after it
 
 
 def test_values_of_one_image_have_traces_of_their_own(make_method: Callable[..., Method]) -> None:
