@@ -1,16 +1,26 @@
 """The verbs that read finished records: `show`, `report` and `judge`."""
 
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from bench.cli_options import console
+from bench.cli_options import RUNS, RunsOption, console
+from bench.errors import UsageError
+
+FORMATS = ("text", "csv", "markdown", "latex")
 
 
 def print_suite(suite: Any) -> None:
     """The final table of a suite, published figures on its datasets, and its notes."""
     from reports.quoted import quoted_table
+    from reports.table import printable
     from reports.tables import terminal_table
 
     out = console()
@@ -20,18 +30,46 @@ def print_suite(suite: Any) -> None:
         out.print(quoted)
     for cell in suite.cells:
         for key, reason in cell.notes.items():
-            out.print(f"{cell.id}  {key}: {reason}", highlight=False, soft_wrap=True)
+            out.print(printable(f"{cell.id}  {key}: {reason}"), highlight=False, soft_wrap=True, markup=False)
 
 
-def show(folder: Annotated[Path, typer.Argument(help="A suite's folder.")]) -> None:
-    """Print the table of a recorded suite."""
+def show(
+    folder: Annotated[Path, typer.Argument(help="A suite's folder.")],
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")] = "text",
+) -> None:
+    """Print the table of a recorded suite, also as a file would hold it."""
     from bench.record import read_suite
+    from bench.registry import suggestion
+    from reports.records import read_cells
+    from reports.table import to_csv, to_latex, to_markdown
+    from reports.tables import summary_table
 
-    print_suite(read_suite(folder))
+    if form not in FORMATS:
+        raise UsageError(f"unknown --format {form!r}; {suggestion(form, FORMATS)}")
+    suite = read_suite(folder)
+    if form == "text":
+        print_suite(suite)
+        return
+    render = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}[form]
+    table = summary_table(read_cells([folder]))
+    typer.echo(render(replace(table, caption=f"{suite.id}: {table.caption}")), nl=False)
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    folders: Annotated[
+        Optional[list[Path]], typer.Argument(metavar="[RUN]...", help="Suites' folders, or folders that hold suites.")
+    ] = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", metavar="HTML", help="One page of all (default: report.html in each suite)."),
+    ] = None,
+    mlflow: Annotated[
+        Optional[str], typer.Option("--mlflow", metavar="EXPERIMENT", help="Also read the suites of this experiment.")
+    ] = None,
+    uri: Annotated[
+        str, typer.Option("--uri", help="Tracking server of --mlflow instead of the SQLite store in --runs.")
+    ] = "",
+    runs: RunsOption = RUNS,
     grid: Annotated[
         Optional[Path], typer.Option("--grid", help="Also write a picture grid of all of them to this PNG.")
     ] = None,
@@ -47,14 +85,76 @@ def report(
     ] = "reconstruction",
     images: Annotated[int, typer.Option("--images", min=1, help="Images of the sweep.")] = 4,
 ) -> None:
-    """Write the HTML pages of recorded suites again."""
-    from reports.pages.report import write_page
+    """Write HTML pages from records alone; unfinished and failed suites are shown as far as they came."""
+    if not folders and mlflow is None:
+        raise UsageError("name a suite's folder, or an experiment with --mlflow EXPERIMENT")
+    if uri and mlflow is None:
+        raise UsageError("--uri names the server of --mlflow EXPERIMENT; give that too")
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--output {output} is not the name of an HTML file")
+    if mlflow is not None and output is None:
+        output = Path(f"report-{_file_name(mlflow)}.html")
+    found = [suite for folder in folders or [] for suite in suite_folders(folder)]
+    with _downloaded(mlflow, uri, runs) as more:
+        _write_reports([*found, *more], output, grid, results, sweep, difference, images)
+
+
+def suite_folders(folder: Path) -> list[Path]:
+    """The folder itself where it is a suite's, else every suite's folder inside it, by name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found: list[Path] = []
+    for name, inner, files in os.walk(folder):
+        inner.sort()
+        if "suite.json" in files:
+            found.append(Path(name))
+            inner.clear()  # suites do not nest, and their images are many
+    if not found:
+        raise UsageError(f"{folder} holds no record (suite.json), nor does a folder in it")
+    return found
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "mlflow"
+
+
+@contextlib.contextmanager
+def _downloaded(experiment: str | None, uri: str, runs: Path) -> Iterator[list[Path]]:
+    """Suites of an MLflow experiment, rebuilt in a folder that is removed afterwards."""
+    if experiment is None:
+        yield []
+        return
+    from bench.sections import TrackingConfig
+    from bench.tracking import download_suites
+
+    with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
+        found = download_suites(TrackingConfig(uri=uri, experiment=experiment), runs, Path(folder))
+        if not found:
+            raise UsageError(f"--mlflow {experiment}: the experiment holds no suite; `bench track DIR` imports records")
+        yield found
+
+
+def _write_reports(
+    folders: list[Path],
+    output: Path | None,
+    grid: Path | None,
+    results: Path | None,
+    sweep: Path | None,
+    difference: str,
+    images: int,
+) -> None:
+    from reports.pages.report import write_page, write_report
     from reports.results import write_grid, write_results
 
     if sweep is not None:  # it asks most of the records, so it is refused before anything is written
         typer.echo(_write_sweep(folders, sweep, difference, images))
+    if output is not None:
+        typer.echo(write_report(folders, output))
     for folder in folders:
-        typer.echo(write_page(folder))
+        if output is None:
+            typer.echo(write_page(folder))
         if results is not None:
             typer.echo(write_results(folder, results))
     if grid is not None:
@@ -62,7 +162,6 @@ def report(
 
 
 def _write_sweep(folders: list[Path], path: Path, difference: str, images: int) -> Path:
-    from bench.errors import UsageError
     from bench.registry import suggestion
     from reports.sweep import BASES, write_sweep
 

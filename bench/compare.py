@@ -16,10 +16,9 @@ from bench.compare_metrics import (
     Metric,
     Outcome,
     cost_metric,
-    error_metric,
     noise_metric,
+    quality_metrics,
     speed_metrics,
-    success_metric,
 )
 from bench.errors import BenchError, UsageError
 from bench.outcomes import load_outcomes
@@ -29,7 +28,8 @@ from methods import noise
 
 EXIT_NOT_COMPARABLE = 3
 MACHINE = ("cpu", "cores", "threads", "device", "gpu")
-"""Entries of the environment that decide how fast a machine is."""
+"""Entries of the environment that decide how fast a machine is; of the GPU without the CUDA version, as software
+versions may differ."""
 FACTS = ("dataset", "data", "seed", "batch_size", "noise")
 """Facts of a cell that decide what is computed, besides method, options and weights; backend, software versions and
 slot refill may differ."""
@@ -65,8 +65,13 @@ class Comparison(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Side:
-    """A recorded cell with its folder, and the environment and metric options of its suite."""
+class Side:
+    """A recorded cell with its folder, and the environment and metric options of its suite.
+
+    Attributes:
+        environment: of the suite, as `bench.environment.environment` made it.
+        metrics: the section [metrics] of the suite's configuration.
+    """
 
     record: CellRecord
     folder: Path
@@ -79,7 +84,7 @@ def is_record(name: str) -> bool:
     return any((Path(name) / file).is_file() for file in ("suite.json", "result.json"))
 
 
-def read_sides(folder: Path) -> list[_Side]:
+def read_sides(folder: Path) -> list[Side]:
     """The cells of a suite's folder, or the one of a cell's folder inside its suite.
 
     Raises:
@@ -89,7 +94,7 @@ def read_sides(folder: Path) -> list[_Side]:
     suite = read_suite(folder if cell is None else folder.resolve().parent)
     cells = [(folder, cell)] if cell is not None else [(folder / record.id, record) for record in suite.cells]
     metrics = suite.config.get("metrics", {})
-    return [_Side(record, where, suite.environment, metrics) for where, record in cells]
+    return [Side(record, where, suite.environment, metrics) for where, record in cells]
 
 
 def parse_pairs(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -137,7 +142,7 @@ def compare_records(
             note = f"{which.folder} is {which.record.status}"
             cells.append(CellComparison(base=side.record.id, new=found.record.id, verdict="missing", note=note))
         else:
-            cells.append(_compare_cell(side, found, tolerance, margins, bool(pairs)))
+            cells.append(compare_sides(side, found, tolerance, margins, bool(pairs)))
     return Comparison(base=str(base), new=str(new), tolerance=tolerance, verdict=worst(cells), cells=cells)
 
 
@@ -148,14 +153,14 @@ def worst(found: Sequence[CellComparison | Metric]) -> Outcome:
     return next((verdict for verdict in order if verdict in verdicts), "missing")
 
 
-def _partners(sides: list[_Side], pairs: Sequence[tuple[str, str]]) -> list[tuple[_Side, str]]:
+def _partners(sides: list[Side], pairs: Sequence[tuple[str, str]]) -> list[tuple[Side, str]]:
     """Every cell to compare, and the method of its counterpart."""
     if not pairs:
         return [(side, side.record.method) for side in sides]
     return [(side, new) for side in sides for base, new in pairs if side.record.method == base]
 
 
-def _counterpart(side: _Side, method: str, others: list[_Side], one_backend: bool) -> _Side | None:
+def _counterpart(side: Side, method: str, others: list[Side], one_backend: bool) -> Side | None:
     """The same dataset and seed, and `method`; the same backend too where the two sides hold several."""
     wanted = (side.record.dataset, method, side.record.seed)
     matching = [other for other in others if (other.record.dataset, other.record.method, other.record.seed) == wanted]
@@ -168,17 +173,26 @@ def _counterpart(side: _Side, method: str, others: list[_Side], one_backend: boo
     return matching[0] if matching else None
 
 
-def _check_comparable(base: _Side, new: _Side) -> None:
-    different = [
-        f"{key} ({base.environment.get(key)!r} and {new.environment.get(key)!r})"
-        for key in MACHINE
-        if base.environment.get(key) != new.environment.get(key)
-    ]
+def machine(environment: dict[str, Any]) -> dict[str, Any]:
+    """What decides how fast a machine is, of a suite's environment."""
+    found = {key: environment.get(key) for key in MACHINE}
+    if isinstance(found["gpu"], dict):
+        found["gpu"] = {key: value for key, value in found["gpu"].items() if key != "cuda"}
+    return found
+
+
+def check_comparable(base: Side, new: Side) -> None:
+    """Refuse two cells that were not measured on the same terms.
+
+    Raises:
+        NotComparable: another machine, data, weights or options; names what differs.
+    """
+    first, second = machine(base.environment), machine(new.environment)
+    different = [f"{key} ({first[key]!r} and {second[key]!r})" for key in MACHINE if first[key] != second[key]]
     theirs, ours = base.record.facts, new.record.facts
     different += [key for key in FACTS if theirs.get(key) != ours.get(key)]
-    first, second = base.record.weights, new.record.weights
-    shared = first.keys() & second.keys()
-    different += [f"weights ({role})" for role in sorted(shared) if first[role] != second[role]]
+    known, given = base.record.weights, new.record.weights
+    different += [f"weights ({role})" for role in sorted(known.keys() & given.keys()) if known[role] != given[role]]
     different += _different_options(base, new)
     if different:
         raise NotComparable(
@@ -187,7 +201,7 @@ def _check_comparable(base: _Side, new: _Side) -> None:
         )
 
 
-def _different_options(base: _Side, new: _Side) -> list[str]:
+def _different_options(base: Side, new: Side) -> list[str]:
     """Options of dataset and method that differ; of two methods only the rule of success has to be the same."""
     theirs, ours = base.record, new.record
     different = []
@@ -202,10 +216,21 @@ def _different_options(base: _Side, new: _Side) -> list[str]:
     return different + [f"metrics.{key}" for key in both if base.metrics[key] != new.metrics[key]]
 
 
-def _compare_cell(
-    base: _Side, new: _Side, tolerance: float, margins: VerifyConfig, methods_differ: bool
+def compare_sides(
+    base: Side, new: Side, tolerance: float, margins: VerifyConfig, methods_differ: bool = False
 ) -> CellComparison:
-    _check_comparable(base, new)
+    """Compare two finished cells of the same samples: speed, quality and, of two methods, cost.
+
+    Args:
+        tolerance: a slowdown counts when its whole interval lies beyond this factor.
+        margins: of quality.
+        methods_differ: two methods are compared, which have more figures.
+
+    Raises:
+        NotComparable: another machine, data, weights, options or samples.
+        RunError: a table of samples cannot be read.
+    """
+    check_comparable(base, new)
     theirs, ours = load_outcomes(base.folder)[0], load_outcomes(new.folder)[0]
     if set(theirs.index) != set(ours.index):
         raise NotComparable(f"{new.folder} and {base.folder} hold different samples; run both with the same --limit")
@@ -216,11 +241,7 @@ def _compare_cell(
     for metric in metrics:
         if flags:
             metric.verdict, metric.note = "inconclusive", f"timing flagged: {'; '.join(dict.fromkeys(flags))}"
-    metrics.append(success_metric(theirs, ours, margins.success_margin))
-    errors = ERRORS | (PAIR_ERRORS if methods_differ else {})
-    for name, column in errors.items():
-        if column in theirs and column in ours:
-            metrics.append(error_metric(name, theirs[column], ours[column], margins.target_error_margin, generator))
+    metrics += quality_metrics(theirs, ours, margins, generator, ERRORS | (PAIR_ERRORS if methods_differ else {}))
     if methods_differ:
         metrics += _pair_metrics(theirs, ours, margins.success_margin, generator)
     return CellComparison(

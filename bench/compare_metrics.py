@@ -1,11 +1,13 @@
 """The figures of `bench compare`, each of NEW against BASE on the same images, with interval and verdict."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from bench.sections import VerifyConfig
 from metrics.equivalence import change, paired_rate_interval, paired_ratio
 from metrics.paired import paired_difference
 
@@ -80,6 +82,25 @@ def speed_metrics(
 
 def _over(top: np.ndarray, bottom: np.ndarray) -> float | None:
     return float(top.sum() / bottom.sum()) if bottom.sum() > 0 else None
+
+
+def quality_metrics(
+    base: pd.DataFrame,
+    new: pd.DataFrame,
+    margins: VerifyConfig,
+    generator: np.random.Generator,
+    errors: Mapping[str, str] = ERRORS,
+) -> list[Metric]:
+    """Success rate and mean errors on the same images in the same order.
+
+    Args:
+        errors: name -> column, lower is better; one that a record lacks is left out.
+    """
+    metrics = [success_metric(base, new, margins.success_margin)]
+    for name, column in errors.items():
+        if column in base and column in new:
+            metrics.append(error_metric(name, base[column], new[column], margins.target_error_margin, generator))
+    return metrics
 
 
 def success_metric(base: pd.DataFrame, new: pd.DataFrame, margin: float) -> Metric:

@@ -7,11 +7,11 @@ from typing import Any
 from bench.errors import RunError
 from bench.images import file_name, read_image, to_uint8, write_png
 from bench.judge import Judge
+from bench.record import RECONSTRUCTIONS
 from methods.outcomes import Outcome
 
-FOLDER = "reconstructions"
 COLUMNS = ("reconstruction", "reconstruction_sha256", "reconstruction_prediction")
-"""Of a recorded row: the file in `FOLDER`, its sha256, and r on it as saved; of all None where it is not finite."""
+"""Of a recorded row: the file, its sha256, and r on it as saved; of all None where it is not finite."""
 
 
 class Reconstructions:
@@ -24,7 +24,7 @@ class Reconstructions:
     """
 
     def __init__(self, folder: Path, judge: Judge, rows: list[dict[str, Any]]) -> None:
-        self.folder, self.judge = folder / FOLDER, judge
+        self.folder, self.judge = folder / RECONSTRUCTIONS, judge
         self._known = {row["input"]: {key: row[key] for key in COLUMNS} for row in rows if row.get(COLUMNS[0])}
 
     def columns(self, outcome: Outcome) -> dict[str, Any]:
@@ -52,5 +52,5 @@ def is_intact(row: dict[str, Any], folder: Path) -> bool:
     """Whether a recorded row's reconstruction, where it names one, is still the one that was written."""
     if not row.get(COLUMNS[0]):
         return True
-    path = folder / FOLDER / row[COLUMNS[0]]
+    path = folder / RECONSTRUCTIONS / row[COLUMNS[0]]
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row[COLUMNS[1]]

@@ -19,6 +19,8 @@ from metrics.intervals import Estimate
 
 SCHEMA = 1
 LOCK = ".lock"
+RECONSTRUCTIONS = "reconstructions"
+"""Folder of a cell."""
 Status = Literal["running", "ok", "failed", "interrupted"]
 
 

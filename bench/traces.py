@@ -1,11 +1,12 @@
 """The course of every search: what it predicted, and when; in the journal with its sample, and as a table."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from methods.outcomes import Trace
+if TYPE_CHECKING:  # records are read without PyTorch
+    from methods.outcomes import Trace
 
 TRACE = "trace"
 """Key of a recorded row."""
@@ -13,7 +14,7 @@ TRACE_FILE = "trace.parquet"
 """In a finished cell's folder; a cell that was recorded without traces has none."""
 
 
-def trace_entry(trace: Trace) -> dict[str, list[float]]:
+def trace_entry(trace: "Trace") -> dict[str, list[float]]:
     """A trace as it is recorded: six decimals, which is finer than float32 predictions and the clock are."""
     return {name: [round(value, 6) for value in values] for name, values in trace._asdict().items()}
 

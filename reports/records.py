@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UsageError
-from bench.reconstructions import FOLDER as RECONSTRUCTIONS
-from bench.record import CellRecord, Journal, SuiteRecord, read_suite
+from bench.record import RECONSTRUCTIONS, CellRecord, Journal, SuiteRecord, read_suite
 from bench.traces import TRACE_FILE, trace_table, without_trace
 
 
@@ -60,10 +59,7 @@ class Cell:
         """
         path = self.folder / self.record.id / "samples.parquet"
         if self.finished:
-            try:
-                return pd.read_parquet(path)
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{path} cannot be read ({error}); run the cell again") from error
+            return _table(path)
         frame = pd.DataFrame([without_trace(row) for row in self.rows])
         if frame.empty:
             return frame
@@ -75,11 +71,16 @@ class Cell:
 
     @cached_property
     def trace(self) -> pd.DataFrame:
-        """A line an iteration: id, iteration, prediction, seconds; empty where the record has no traces."""
+        """A line an iteration: id, iteration, prediction, seconds; empty where the record has no traces.
+
+        Raises:
+            UsageError: the table cannot be read.
+            RunError: the journal of an unfinished cell is damaged.
+        """
         path = self.folder / self.record.id / TRACE_FILE
-        if path.is_file():
-            return pd.read_parquet(path)
-        return trace_table(self.rows)
+        if not path.is_file():
+            return trace_table(self.rows)
+        return _table(path)
 
     def input_path(self, row: pd.Series) -> Path:
         """The original of a row of `samples`."""
@@ -93,6 +94,13 @@ class Cell:
         """What the method made of the unchanged image, where that was recorded."""
         name = row.get("reconstruction")
         return self.folder / self.record.id / RECONSTRUCTIONS / name if isinstance(name, str) else None
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); run the cell again") from error
 
 
 def read_cells(folders: Sequence[Path]) -> list[Cell]:

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from bench.errors import UsageError
 from bench.images import BadImage, read_image
-from bench.reconstructions import FOLDER
-from bench.record import CellRecord, read_suite
+from bench.record import RECONSTRUCTIONS, CellRecord, read_suite
 from reports.figures import signed_difference, spread
 
 Base = Literal["reconstruction", "input"]
@@ -82,7 +81,7 @@ def _strip(folder: Path, cell: CellRecord, rows: pd.DataFrame) -> Strip:
     known = rows["reconstruction"].dropna() if "reconstruction" in rows else rows["source"].iloc[:0]
     original = Picture(_read(folder / f"inputs-{cell.dataset}" / first["input"]), f"r {first['start']:.2f}")
     if len(known):
-        pixels = _read(folder / cell.id / FOLDER / known.iloc[0])
+        pixels = _read(folder / cell.id / RECONSTRUCTIONS / known.iloc[0])
         title = f"r {rows.loc[known.index[0], 'reconstruction_prediction']:.2f}"
         reconstruction = Picture(pixels, title)
     else:

@@ -32,8 +32,9 @@ def _executable() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser a module: each module that imports this has its own fixture, and two drivers cannot run at once."""
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=_executable(), args=list(FLAGS))
         yield found

@@ -88,7 +88,8 @@ class Lines:
     """A line chart; bands are intervals.
 
     Attributes:
-        choices: title -> series, where the reader picks which one is shown; else one entry.
+        choices: title -> series, where the reader picks which one is shown; else one entry. Titles are no bare
+            integers, which scripts would put in an order of their own; nor are labels of bars.
         alt: what the chart shows, in words.
         markers: points are drawn as well.
     """
@@ -176,7 +177,7 @@ class Gallery:
     Attributes:
         cells: labels of the cells that samples belong to.
         items: a sample each; see `reports.pages.sections.gallery`.
-        inputs: data URIs of originals, shared by items.
+        pictures: data URIs of all pictures, each once; items name them by their place.
         scale: data URI of the colour bar, `limit` the difference that its ends stand for.
     """
 
@@ -184,7 +185,7 @@ class Gallery:
     id: str
     cells: list[str]
     items: list[dict]
-    inputs: list[str]
+    pictures: list[str]
     scale: str
     limit: float
 

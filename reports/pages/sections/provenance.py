@@ -1,8 +1,109 @@
-from collections.abc import Sequence
+"""Where the figures come from: command, machine, configuration, weights, and why a metric is empty."""
 
-from reports.pages.blocks import Section
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from reports.pages.blocks import Block, Code, Section, TableBlock
 from reports.records import Cell
+from reports.table import Column, Entry, Table
+
+INTRO = (
+    "The command repeats the run; with the same weights, data and versions it gives the same counterfactuals. A "
+    "fingerprint is a hash of everything that moves a search."
+)
 
 
 def build(cells: Sequence[Cell]) -> Section | None:
-    return None
+    """Closed on the page; nothing in it is computed."""
+    suites = list({id(cell.suite): cell for cell in cells}.values())
+    blocks: list[Block] = [Code(_labelled("command", cell, suites), cell.suite.command) for cell in suites]
+    blocks.append(TableBlock("provenance-environment", _environment(suites)))
+    for identifier, table in (
+        ("provenance-cells", _cells(cells)),
+        ("provenance-networks", _networks(cells)),
+        ("provenance-weights", _weights(cells)),
+        ("provenance-notes", _notes(cells)),
+    ):
+        if table.rows:
+            blocks.append(TableBlock(identifier, table))
+    for cell in suites:
+        blocks.append(Code(_labelled("configuration as set", cell, suites), _json(cell.suite.config_set)))
+        blocks.append(Code(_labelled("configuration as resolved", cell, suites), _json(cell.suite.config)))
+    options = {cell.label: cell.record.options for cell in cells}
+    blocks.append(Code("options of every component, by cell", _json(options)))
+    return Section("provenance", "Environment, configuration, command", blocks, INTRO, folded=True)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings to "a.b" -> text; other values in JSON, texts as they are."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _labelled(text: str, cell: Cell, suites: Sequence[Cell]) -> str:
+    return text if len(suites) == 1 else f"{text}, {cell.suite.id}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _environment(suites: Sequence[Cell]) -> Table:
+    """A row an entry, a column a suite."""
+    found = [flat(cell.suite.environment) for cell in suites]
+    headings = [cell.suite.id for cell in suites] if len(suites) > 1 else ["value"]
+    keys = dict.fromkeys(key for environment in found for key in environment)
+    rows: list[list[Entry]] = [[key, *(environment.get(key) for environment in found)] for key in keys]
+    return Table("Environment", [Column("entry"), *(Column(heading) for heading in headings)], rows)
+
+
+def _cells(cells: Sequence[Cell]) -> Table:
+    rows: list[list[Entry]] = []
+    for cell in cells:
+        record = cell.record
+        flags = dict.fromkeys([*record.timings.get("timing_flags", []), *record.execution.get("flags", [])])
+        entries: list[Entry] = [cell.label, record.fingerprint, record.facts.get("data"), record.sessions]
+        rows.append([*entries, record.started, record.ended or "(not ended)", "; ".join(flags) or "none"])
+    headings = ("cell", "fingerprint", "data (sha256)", "sessions", "started", "ended", "flags")
+    return Table("Cells", [Column(heading) for heading in headings], rows)
+
+
+def _networks(cells: Sequence[Cell]) -> Table:
+    """What the backend says of every network that it ran."""
+    rows: list[list[Entry]] = []
+    for cell in cells:
+        for name, facts in cell.record.execution.get("networks", {}).items():
+            if isinstance(facts, Mapping):
+                told = "; ".join(f"{key} {value}" for key, value in flat(facts).items() if key != "dtype")
+                rows.append([cell.label, name, str(facts.get("dtype", "")).removeprefix("torch.") or None, told])
+    headings = ("cell", "network", "dtype", "as executed")
+    return Table("Networks as the backends ran them", [Column(heading) for heading in headings], rows)
+
+
+def _weights(cells: Sequence[Cell]) -> Table:
+    def weights(cell: Cell) -> Mapping[str, str]:
+        return cell.record.facts.get("weights", {}) | cell.record.judged.get("weights", {})
+
+    return Table("Weights", [Column("role"), Column("sha256"), Column("cells")], _shared(cells, weights))
+
+
+def _notes(cells: Sequence[Cell]) -> Table:
+    columns = [Column("figure"), Column("note"), Column("cells")]
+    return Table("Notes: how a figure was made, or why it is empty", columns, _shared(cells, lambda c: c.record.notes))
+
+
+def _shared(cells: Sequence[Cell], entries: Callable[[Cell], Mapping[str, str]]) -> list[list[Entry]]:
+    """(key, text, cells that have it), each text once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        for key, text in entries(cell).items():
+            found.setdefault((key, text), []).append(cell.label)
+    return [
+        [key, text, "all" if len(labels) == len(cells) else "; ".join(labels)] for (key, text), labels in found.items()
+    ]

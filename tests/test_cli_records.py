@@ -1,0 +1,163 @@
+"""`show` and `report` as a user meets them: what they write and what they refuse, through the command line."""
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from torch import nn
+
+from bench import cli
+from bench.record import Journal, SuiteRecord, read_suite, write_json
+from tests.tiny_cell import run_cell, tiny_cell
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    error: str
+
+
+Bench = Callable[..., Done]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """The command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, error = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, error)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, networks: dict[str, nn.Module]) -> Path:
+    """A suite of one small cell."""
+    folder = tmp_path_factory.mktemp("record") / "one"
+    record, _ = run_cell(tiny_cell(networks, "ac-re", count=3), folder)
+    (folder / "inputs").rename(folder / "inputs-toy")
+    suite = SuiteRecord(
+        id="one",
+        command="python -m bench run",
+        status="ok",
+        config_set={},
+        config={},
+        environment={"cpu": "a processor"},
+        cells=[record],
+        started="2026-01-01T00:00:00.000+00:00",
+        ended="2026-01-01T00:01:00.000+00:00",
+    )
+    write_json(folder / "suite.json", suite)
+    return folder
+
+
+@pytest.fixture
+def runs(original: Path, tmp_path: Path) -> Path:
+    """A folder of two suites, `one` and `deep/two`."""
+    folder = tmp_path / "runs"
+    shutil.copytree(original, folder / "one")
+    shutil.copytree(original, folder / "deep" / "two")
+    write_json(folder / "deep/two/suite.json", read_suite(original).model_copy(update={"id": "two"}))
+    return folder
+
+
+def sentence(done: Done, code: int = 2) -> str:
+    """One sentence on standard error, nothing on standard output."""
+    assert (done.code, done.out) == (code, ""), done
+    assert done.error.startswith("error: ") and done.error.count("\n") == 1
+    return done.error
+
+
+def test_every_suite_in_a_folder_gets_its_page(bench: Bench, runs: Path) -> None:
+    done = bench("report", "runs")
+    assert done.code == 0, done.error
+    assert done.out.split() == ["runs/deep/two/report.html", "runs/one/report.html"]
+    assert (runs / "one/report.html").read_text().startswith("<!doctype html>")
+
+
+def test_one_page_of_all(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    done = bench("report", "runs/one", "runs/deep", "-o", "new/all.html")
+    assert (done.code, done.out.split()) == (0, ["new/all.html"]), done.error
+    page = (tmp_path / "new/all.html").read_text()
+    assert "ac-re, eager (one)" in page and "ac-re, eager (two)" in page
+    assert not (runs / "one/report.html").exists()
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_an_unfinished_suite_is_reported_and_says_so(bench: Bench, runs: Path, status: str) -> None:
+    recorded = read_suite(runs / "one")
+    (cell,) = recorded.cells
+    journal = Journal(runs / "one" / cell.id / "samples.jsonl")
+    journal.replace(journal.peek()[:2])
+    (runs / "one" / cell.id / "samples.parquet").unlink()
+    cells = [cell.model_copy(update={"status": status, "error": "the <disk> is full", "summary": {}})]
+    write_json(runs / "one/suite.json", recorded.model_copy(update={"status": status, "cells": cells}))
+    done = bench("report", "runs/one", "-o", "x.html")
+    assert done.code == 0, done.error
+    page = Path("x.html").read_text()
+    assert f"is {status}" in page and "2 of 3 samples" in page and "<disk>" not in page
+    assert status in bench("show", "runs/one").out
+
+
+def test_show_in_every_format(bench: Bench, runs: Path) -> None:
+    assert "Means" not in bench("show", "runs/one").out and "success" in bench("show", "runs/one").out
+    (heading, row) = csv.reader(io.StringIO(bench("show", "runs/one", "--format", "csv").out))
+    success = read_suite(runs / "one").cells[0].summary["validity/success_rate"].value
+    assert float(dict(zip(heading, row, strict=True))["success"]) == success
+    assert bench("show", "runs/one", "--format", "markdown").out.startswith("**one: means with 95 % bootstrap")
+    assert r"\toprule" in bench("show", "runs/one", "--format", "latex").out
+    assert "did you mean 'latex'?" in sentence(bench("show", "runs/one", "--format", "latx"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a suite's folder, or an experiment with --mlflow EXPERIMENT"),
+        (["nowhere"], "nowhere holds no record (suite.json), nor does a folder in it"),
+        (["empty"], "empty holds no record (suite.json), nor does a folder in it"),
+        (["runs/one", "-o", "folder.html"], "--output folder.html cannot be written: Is a directory"),
+        (["runs/one", "-o", "file/x.html"], "--output file/x.html cannot be written"),
+        (["runs/one", "-o", "/dev/null/x.html"], "--output /dev/null/x.html cannot be written"),
+        (["runs/one", "-o", "runs/one/suite.json"], "suite.json is not the name of an HTML file"),
+        (["runs/one", "--uri", "http://127.0.0.1:1"], "--uri names the server of --mlflow EXPERIMENT"),
+    ],
+)
+def test_refusals(bench: Bench, runs: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").write_text("")
+    before = (runs / "one/suite.json").read_bytes()
+    assert words in sentence(bench("report", *arguments))
+    assert (runs / "one/suite.json").read_bytes() == before
+    assert not list(tmp_path.rglob("report*.html"))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "on', b"\xff\xfe", b"[]", b'{"schema_version": 99}'])
+def test_a_damaged_record_is_refused(bench: Bench, runs: Path, content: bytes) -> None:
+    (runs / "one/suite.json").write_bytes(content)
+    for verb in ("report", "show"):
+        assert "runs/one/suite.json is not a record" in sentence(bench(verb, "runs/one"))
+
+
+def test_a_damaged_table_is_refused(bench: Bench, runs: Path) -> None:
+    (table,) = (runs / "one").glob("*/samples.parquet")
+    table.write_bytes(table.read_bytes()[:100])
+    assert "samples.parquet cannot be read" in sentence(bench("report", "runs/one"))
+
+
+def test_the_same_page_from_mlflow(bench: Bench, runs: Path) -> None:
+    assert bench("track", "runs/one", "--runs", "store").code == 0
+    done = bench("report", "--mlflow", "counterfactual-bench", "--runs", "store")
+    assert (done.code, done.out.split()) == (0, ["report-counterfactual-bench.html"]), done.error
+    page = Path("report-counterfactual-bench.html").read_text()
+    assert "ac-re, eager" in page and read_suite(runs / "one").cells[0].fingerprint in page
