@@ -10,6 +10,12 @@ from bench import __version__, cli_data, cli_gate, cli_gates, cli_records, cli_t
 from bench.cli_options import RUNS, DeviceOption, JsonOption, RunsOption, configured, fail, resumable
 from bench.errors import EXIT_SAMPLES_FAILED, BenchError, UsageError
 
+EXPERIMENT = "counterfactual-bench"
+"""`bench.sections.TrackingConfig`'s, which is not imported here."""
+UriOption = Annotated[
+    str, typer.Option("--uri", help="Tracking server or database, instead of $MLFLOW_TRACKING_URI or --runs' store.")
+]
+
 app = typer.Typer(
     name="bench",
     help="Counterfactual explanations of image regressors: methods, backends, metrics, records.",
@@ -62,10 +68,15 @@ def run(
 
         folder = output or RUNS / suite_name(built)
         suite, errors = run_suite(built, given, folder, fresh, display)
-        display.phase("writing the page and the MLflow copy")
-        page, store = _publish(suite, folder, built)
+        display.phase("writing the page")
+        from reports.pages.report import write_page
+
+        page = write_page(folder)
     cli_records.print_suite(suite)
-    typer.echo(f"record  {folder / 'suite.json'}\npage    {page}\nMLflow  {store}")
+    typer.echo(f"record  {folder / 'suite.json'}\npage    {page}")
+    from bench.tracking.detached import copy_suite
+
+    typer.echo(f"MLflow  {copy_suite(folder, RUNS, built.tracking)}")
     if json_output:
         typer.echo(suite.model_dump_json())
     for error in errors:
@@ -74,23 +85,6 @@ def run(
         raise typer.Exit(1)
     if any(cell.failures for cell in suite.cells):
         raise typer.Exit(EXIT_SAMPLES_FAILED)
-
-
-def _publish(suite: Any, folder: Path, built: Any) -> tuple[str, str]:
-    """Page and MLflow copy; a tracking problem is told, and harms nothing."""
-    from reports.pages.report import write_page
-
-    page = write_page(folder)
-    if not built.tracking.enabled:
-        return str(page), "off (tracking.enabled=false)"
-    from bench.tracking import Tracker, TrackingError
-
-    try:
-        tracker = Tracker(RUNS, built.tracking)
-        tracker.import_suite(folder)
-    except TrackingError as error:
-        return str(page), f"not written: {error}; import later with `python -m bench track {folder}`"
-    return str(page), f"{tracker.uri} (look with `python -m bench ui`)"
 
 
 @app.command()
@@ -134,46 +128,33 @@ app.command()(cli_data.prepare)
 def track(
     folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
     runs: RunsOption = RUNS,
-    uri: Annotated[str, typer.Option("--uri", help="Tracking server instead of the SQLite store.")] = "",
+    uri: UriOption = "",
+    experiment: Annotated[str, typer.Option("--experiment", help="Name in MLflow.")] = EXPERIMENT,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Copy the pictures, too (default).")] = True,
 ) -> None:
     """Import records into MLflow; what is there already is left alone."""
     from bench.record import read_suite
     from bench.sections import TrackingConfig
     from bench.tracking import Tracker
 
+    tracker = Tracker(runs, TrackingConfig(uri=uri, experiment=experiment, images=images))
     for folder in folders:
         read_suite(folder)
-        tracker = Tracker(runs, TrackingConfig(uri=uri))
+    for folder in folders:
         typer.echo(f"{folder}: {tracker.import_suite(folder)} new cells in {tracker.uri}")
 
 
 @app.command()
-def ui(runs: RunsOption = RUNS, port: Annotated[int, typer.Option("--port")] = 5000) -> None:
+def ui(runs: RunsOption = RUNS, uri: UriOption = "", port: Annotated[int, typer.Option("--port")] = 5000) -> None:
     """Start the MLflow page on 127.0.0.1 with the right store."""
-    import subprocess
-
     from bench.sections import TrackingConfig
-    from bench.tracking import store_uri
+    from bench.tracking.page import page_command, show_page
+    from bench.tracking.server import redacted, store_uri
 
-    uri = store_uri(runs, TrackingConfig())
-    if uri.startswith("sqlite") and not (runs / "mlflow.db").is_file():
-        raise UsageError(f"no MLflow store in {runs}; run something first or name another folder with --runs")
-    typer.echo(f"http://127.0.0.1:{port}  ({uri})")
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    raise typer.Exit(subprocess.call(command))
+    store = store_uri(runs, TrackingConfig(uri=uri))
+    command = page_command(store, port)
+    typer.echo(f"http://127.0.0.1:{port}  ({redacted(store)})")
+    raise typer.Exit(show_page(command))
 
 
 @app.command()
@@ -197,11 +178,15 @@ def train(
     runs: RunsOption = RUNS,
 ) -> None:
     """Train a network of the benchmark; killed at any time, the same command goes on."""
+    from bench.tracking import TrackingError
     from bench.training.command import tracked, train_and_export
 
     with resumable():
         card = train_and_export(recipe, output, device or "auto", steps, fresh, runs, initial, data)
-        typer.echo(tracked(card, runs))
+        try:
+            typer.echo(tracked(card, runs))
+        except TrackingError as error:  # the weights are exported, and no tracker may make that a failure
+            typer.echo(f"{card.with_suffix('.safetensors')}; card {card}; MLflow not written: {error}")
 
 
 @app.command()
@@ -223,9 +208,19 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+def _refuse_stray_bytes(arguments: list[str]) -> None:
+    """Records are UTF-8, and hold the command and the names in it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"argument {argument!a} is not UTF-8; rename the file or folder") from error
+
+
 def main() -> None:
     """Run the command line; every expected error is one sentence on standard error."""
     try:
+        _refuse_stray_bytes(sys.argv[1:])
         app()
     except BenchError as error:
         fail(str(error), error.exit_code)

@@ -1,7 +1,7 @@
 """Judging saved counterfactuals: predictions on the PNG that was written, then every metric."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -289,8 +289,3 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 def failures(frame: pd.DataFrame) -> dict[str, int]:
     """Failure reason -> samples; the step number is left out of the reason."""
     return dict(Counter(reason.partition(" ")[0] for reason in frame["failure"].dropna()))
-
-
-def numeric_facts(timings: Mapping[str, Any]) -> dict[str, float]:
-    """The plain numbers among the timings, for trackers."""
-    return {key: float(value) for key, value in timings.items() if isinstance(value, int | float) and value is not None}

@@ -154,6 +154,20 @@ def read_cell(folder: Path) -> CellRecord | None:
         raise UsageError(f"{path} is damaged or of another schema; use --fresh to start over") from error
 
 
+def cells_of(folder: Path, suite: SuiteRecord) -> list[CellRecord]:
+    """The records of a suite's cells, those too that were killed before they came into suite.json.
+
+    Args:
+        folder: the suite's.
+
+    Raises:
+        UsageError: a damaged record, or one of another version.
+    """
+    listed = {record.id: record for record in suite.cells}
+    others = sorted(path.parent.name for path in folder.glob("*/result.json") if path.parent.name not in listed)
+    return [read_cell(folder / name) or listed[name] for name in [*listed, *others]]
+
+
 class Journal:
     """samples.jsonl: one line a finished sample, with a checksum; the line is the proof that it is done.
 

@@ -1,8 +1,11 @@
 """Sections of the configuration that belong to no component: metrics, tracking, the accuracy gate."""
 
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from bench.errors import UsageError
 
 
 class MetricsConfig(BaseModel):
@@ -36,15 +39,34 @@ class TrackingConfig(BaseModel):
 
     Attributes:
         enabled: import finished suites into MLflow.
-        uri: tracking server; empty is an SQLite store beside the runs (or $MLFLOW_TRACKING_URI).
+        uri: tracking server; empty is $MLFLOW_TRACKING_URI, or an SQLite store beside the runs.
         experiment: name in MLflow.
+        images: copy the pictures, too; without them pages that are made from MLflow have none.
+        wait_s: longest time in seconds that a run waits for its copy, which then goes on alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
     uri: str = ""
-    experiment: str = "counterfactual-bench"
+    experiment: str = Field("counterfactual-bench", min_length=1)
+    images: bool = True
+    wait_s: float = Field(10.0, ge=0)
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        """The configuration is recorded as it is given, so nothing secret may stand in it.
+
+        Raises:
+            UsageError: the address holds a user name or a password.
+        """
+        if re.search(r"://[^/\s]*@", uri):
+            raise UsageError(
+                "tracking.uri (--uri): an address with a user name or password would be recorded; leave them out and "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or set MLFLOW_TRACKING_URI instead"
+            )
+        return uri
 
 
 class VerifyConfig(BaseModel):

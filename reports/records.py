@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UsageError
-from bench.record import RECONSTRUCTIONS, CellRecord, Journal, SuiteRecord, read_suite
+from bench.record import RECONSTRUCTIONS, CellRecord, Journal, SuiteRecord, cells_of, read_suite
 from bench.traces import TRACE_FILE, trace_table, without_trace
 
 
@@ -112,7 +112,7 @@ def read_cells(folders: Sequence[Path]) -> list[Cell]:
         UsageError: a folder holds no record.
     """
     found = [(read_suite(folder), folder) for folder in dict.fromkeys(folders)]
-    pairs = [(suite, folder, record) for suite, folder in found for record in suite.cells]
+    pairs = [(suite, folder, record) for suite, folder in found for record in cells_of(folder, suite)]
     datasets = {record.dataset for _, _, record in pairs}
     seeds = {record.seed for _, _, record in pairs}
     names = [

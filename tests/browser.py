@@ -23,7 +23,7 @@ FLAGS = (
 )
 
 
-def _executable() -> str:
+def executable() -> str:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         if os.environ.get("CI"):
@@ -36,7 +36,7 @@ def _executable() -> str:
 def browser() -> Iterator[Browser]:
     """A browser a module: each module that imports this has its own fixture, and two drivers cannot run at once."""
     with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=_executable(), args=list(FLAGS))
+        found = driver.chromium.launch(executable_path=executable(), args=list(FLAGS))
         yield found
         found.close()
 

@@ -1,174 +1,167 @@
-"""MLflow as a copy of the records: imported after a run, again at any time, without duplicates."""
+"""Writing into an open store. A run counts as killed until it is whole, so that no import leaves one RUNNING."""
 
-import datetime
-import hashlib
 import json
-import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError
-from bench.judge import numeric_facts
-from bench.record import CellRecord, SuiteRecord, read_suite
 from bench.sections import TrackingConfig
+from bench.tracking import layout
+from bench.tracking.archive import pack
+from bench.tracking.connection import open_client, open_experiment
+from bench.tracking.entries import Entry
 
-# MLflow reads these when it is imported, which every function here does late.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-
-RECORD_TAG = "bench.record_id"
-
-
-class TrackingError(BenchError):
-    """MLflow cannot be used; the records are unaffected."""
+DIGEST_TAG = "bench.digest"
+CHANGED_TAG = "params_changed"
 
 
-def store_uri(root: Path, config: TrackingConfig) -> str:
-    """The tracking URI: configured, $MLFLOW_TRACKING_URI, or an SQLite file under `root`."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+class Known:
+    """The runs that a suite has in MLflow already (mlflow.entities.Run)."""
+
+    def __init__(self, runs: Sequence[Any]) -> None:
+        self.runs = list(runs)
+
+    def of(self, entry: Entry) -> Any | None:
+        """The run of an entry, whole or not."""
+        found = (run for run in self.runs if run.data.tags.get(layout.RECORD_TAG) == entry.record_id)
+        return next(found, None)
+
+    def is_complete(self, entry: Entry) -> bool:
+        """Whether it was imported to its end, as it is now."""
+        run = self.of(entry)
+        tags = {} if run is None else run.data.tags
+        return tags.get(layout.IMPORT_TAG) == layout.COMPLETE and tags.get(DIGEST_TAG) == entry.digest
 
 
-def _milliseconds(time: str | None) -> int:
-    moment = datetime.datetime.fromisoformat(time) if time else datetime.datetime.now(datetime.UTC)
-    return int(moment.timestamp() * 1000)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Nested configuration as dotted keys, in the characters MLflow accepts."""
-    if isinstance(tree, dict):
-        pairs = (_flat(value, f"{prefix}.{key}" if prefix else str(key)).items() for key, value in tree.items())
-        return {key: value for pair in pairs for key, value in pair}
-    return {prefix: tree if isinstance(tree, str) else json.dumps(tree)}
-
-
-class Tracker:
-    """One experiment in one store.
-
-    Args:
-        root: folder of the runs, where the default store lives.
+class Store:
+    """The configured experiment of a store, for the one who has the turn to write into it.
 
     Raises:
-        TrackingError: the store cannot be opened.
+        TrackingError: it cannot be opened.
     """
 
-    def __init__(self, root: Path, config: TrackingConfig) -> None:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+    def __init__(self, uri: str, config: TrackingConfig) -> None:
+        self.client, self.config = open_client(uri), config
+        self.experiment = open_experiment(self.client, uri, config)
 
-        root.mkdir(parents=True, exist_ok=True)
-        self.uri = store_uri(root, config)
-        self._errors = (MlflowException, SQLAlchemyError, OSError)
-        try:
-            self.client = MlflowClient(tracking_uri=self.uri)
-            found = self.client.get_experiment_by_name(config.experiment)
-            artifacts = (root.resolve() / "mlflow-artifacts").as_uri() if self.uri.startswith("sqlite") else None
-            self.experiment = (
-                found.experiment_id
-                if found
-                else self.client.create_experiment(config.experiment, artifact_location=artifacts)
-            )
-        except self._errors as error:
-            raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+    def runs_of(self, entry: Entry) -> Known:
+        """All runs of a suite. Those that an import left RUNNING when it was killed are closed."""
+        query = f"tags.`{layout.SUITE_TAG}` = '{entry.suite_id}'"
+        found, token = [], None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            found, token = found + list(page), page.token
+            if not token:
+                break
+        for run in found:
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return Known(found)
 
-    def _find(self, record_id: str) -> str | None:
-        query = f"tags.`{RECORD_TAG}` = '{record_id}' and attributes.status != 'RUNNING'"
-        found = self.client.search_runs([self.experiment], query, max_results=1)
-        return found[0].info.run_id if found else None
+    def open(self, entry: Entry, known: Known, parent: str | None = None) -> str:
+        """The run of an entry with its tags and parameters, made where there is none; returns its id.
 
-    def _open(self, record_id: str, name: str, started: str, tags: dict[str, str]) -> str:
-        run = self.client.create_run(
-            self.experiment, start_time=_milliseconds(started), run_name=name, tags={RECORD_TAG: record_id, **tags}
-        )
+        MLflow never changes a parameter: those of a suite that went on with other options keep their first value
+        and are named in a tag.
+        """
+        from mlflow.entities import Param, RunTag
+
+        tags = entry.tags | {layout.RECORD_TAG: entry.record_id, layout.SUITE_TAG: entry.suite_id}
+        tags |= {layout.IMPORT_TAG: layout.INCOMPLETE, DIGEST_TAG: entry.digest}
+        tags |= {} if parent is None else {layout.PARENT_TAG: parent}
+        run = known.of(entry) or self._create(entry.name, tags, entry.started)
+        there = run.data.params
+        changed = sorted(key for key, value in entry.params.items() if there.get(key, value) != value)
+        tags |= {CHANGED_TAG: ", ".join(changed)} if changed else {}
+        params = [Param(key, value) for key, value in entry.params.items() if key not in there]
+        self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         return run.info.run_id
 
-    def import_suite(self, folder: Path) -> int:
-        """Import a suite and its cells; those already there are left alone.
+    def _create(self, name: str, tags: dict[str, str], started: int | None) -> Any:
+        run = self.client.create_run(self.experiment, start_time=started, run_name=name, tags=tags)
+        self.client.set_terminated(run.info.run_id, "KILLED", end_time=started)
+        return run
 
-        Returns:
-            How many cells were new.
+    def _close(self, run_id: str, status: str, ended: int | None) -> None:
+        self.client.set_terminated(run_id, status, end_time=ended)
+        self.client.set_tag(run_id, layout.IMPORT_TAG, layout.COMPLETE)
+
+    def import_cell(self, entry: Entry, known: Known, parent: str, folder: Path) -> None:
+        """A cell below its suite: figures, curves, dataset, and its files.
+
+        Args:
+            folder: of the suite.
         """
-        suite = read_suite(folder)
-        try:
-            identity = f"{suite.id}@{suite.started}"
-            parent = self._find(identity) or self._import_parent(suite, identity)
-            new = 0
-            for cell in suite.cells:
-                cell_identity = "/".join([identity, cell.id, str(cell.ended), *_judgement(cell)])
-                if self._find(cell_identity) is None:
-                    self._import_cell(suite, cell, cell_identity, parent, folder / cell.id)
-                    new += 1
-            self._end(parent, suite.status, suite.ended)
-            return new
-        except self._errors as error:
-            raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-    def _import_parent(self, suite: SuiteRecord, identity: str) -> str:
-        git = suite.environment.get("git", {})
-        tags = {"bench.kind": "suite", "bench.command": suite.command, "mlflow.source.name": "bench"}
-        if git.get("commit"):
-            tags["mlflow.source.git.commit"] = git["commit"]
-        run_id = self._open(identity, suite.id, suite.started, tags)
-        self.client.log_dict(run_id, suite.model_dump(mode="json"), "suite.json")
-        self._end(run_id, suite.status, suite.ended)
-        return run_id
+        run_id, place = self.open(entry, known, parent), folder / entry.tags[layout.CELL_TAG]
+        metrics = [Metric(key, value, entry.ended, 0) for key, value in entry.metrics.items()]
+        for key, points in entry.series.items():
+            metrics += [Metric(key, point.value, entry.ended, point.step) for point in points]
+        self.client.log_batch(run_id, metrics=metrics)
+        if entry.dataset is not None:
+            name, digest, rows = entry.dataset
+            data = Dataset(name, digest, "local", json.dumps({"dataset": name}), profile=json.dumps({"num_rows": rows}))
+            self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
+        self._log_files(run_id, place, layout.CELL_FILES, layout.RECORD_FOLDER)
+        self._log_pictures(run_id, place, ("images", "reconstructions"), layout.IMAGES_ARCHIVE, layout.RECORD_FOLDER)
+        self._close(run_id, entry.status, entry.ended)
 
-    def _import_cell(self, suite: SuiteRecord, cell: CellRecord, identity: str, parent: str, folder: Path) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+    def mark_replaced(self, known: Known, entries: Sequence[Entry]) -> None:
+        """Mark the earlier runs of cells that have been resumed or judged again since."""
+        current = {entry.tags[layout.CELL_TAG]: entry.record_id for entry in entries}
+        for run in known.runs:
+            tags = run.data.tags
+            cell = tags.get(layout.CELL_TAG)
+            if cell in current and tags.get(layout.RECORD_TAG) != current[cell]:
+                self.client.set_tag(run.info.run_id, layout.IMPORT_TAG, layout.REPLACED)
 
-        tags = {"mlflow.parentRunId": parent, "bench.kind": "cell", "mlflow.source.name": "bench"}
-        tags |= {key: getattr(cell, key) for key in ("dataset", "method", "backend")}
-        run_id = self._open(identity, cell.id, cell.started, tags)
-        ended = _milliseconds(cell.ended)
-        values = {f"timing/{key}": value for key, value in numeric_facts(cell.timings).items()}
-        for key, estimate in cell.summary.items():
-            parts = {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
-            values |= {name: value for name, value in parts.items() if value is not None}
-        params = {"seed": str(cell.seed), **_flat(cell.options), "fingerprint": cell.fingerprint}
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, ended, 0) for key, value in values.items()],
-            params=[Param(key, value) for key, value in params.items()],
-        )
-        data = Dataset(
-            cell.dataset, str(cell.facts.get("data", ""))[:36], "local", json.dumps({"dataset": cell.dataset})
-        )
-        self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
-        for name in ("result.json", "samples.parquet", "samples.jsonl"):
-            if (folder / name).is_file():
-                self.client.log_artifact(run_id, str(folder / name), "result")
-        self._end(run_id, cell.status, cell.ended)
+    def finish_suite(self, run_id: str, entry: Entry, folder: Path, note: str) -> None:
+        """A suite's files and its note, and its end."""
+        inputs = sorted(path.name for path in folder.glob("inputs-*/"))
+        self._log_files(run_id, folder, layout.SUITE_FILES, None)
+        self._log_pictures(run_id, folder, inputs, layout.INPUTS_ARCHIVE, None)
+        self.client.set_tag(run_id, layout.NOTE_TAG, note)
+        self._close(run_id, entry.status, entry.ended)
 
-    def _end(self, run_id: str, status: str, ended: str | None) -> None:
-        word = {"ok": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED")
-        self.client.set_terminated(run_id, word, end_time=_milliseconds(ended))
+    def import_training(
+        self,
+        name: str,
+        record_id: str,
+        params: Mapping[str, str],
+        losses: Mapping[str, float],
+        figures: Mapping[str, float],
+        card: Path,
+    ) -> None:
+        """A training run; nothing where it is there already.
 
-    def log_training(self, card: dict[str, Any], path: Path) -> None:
-        """A training run: recipe, loss curve, figures and the card; once for each weights file."""
+        Args:
+            losses: by step.
+        """
         from mlflow.entities import Metric, Param
 
-        identity = f"training/{card['recipe']}/{card['sha256']}"
-        try:
-            if self._find(identity):
-                return
-            run_id = self.client.create_run(
-                self.experiment, run_name=card["recipe"], tags={RECORD_TAG: identity, "bench.kind": "training"}
-            ).info.run_id
-            now = _milliseconds(None)
-            metrics = [Metric("train/loss", loss, now, step) for step, loss in card["curve"]]
-            metrics += [Metric(f"figures/{key}", value, now, 0) for key, value in card["figures"].items()]
-            params = _flat(card["training"]) | _flat(card["config"], "config")
-            self.client.log_batch(run_id, metrics=metrics, params=[Param(key, value) for key, value in params.items()])
-            self.client.log_artifact(run_id, str(path))
-            self._end(run_id, "ok", None)
-        except self._errors as error:
-            raise TrackingError(f"MLflow at {self.uri}: {str(error).splitlines()[0]}") from error
+        query = f"tags.`{layout.RECORD_TAG}` = '{record_id}' and tags.`{layout.IMPORT_TAG}` = '{layout.COMPLETE}'"
+        if self.client.search_runs([self.experiment], query, max_results=1):
+            return
+        tags = {layout.RECORD_TAG: record_id, layout.KIND_TAG: "training", "mlflow.source.name": "bench"}
+        run = self._create(name, tags, None)
+        now = run.info.start_time
+        metrics = [Metric("train/loss", loss, now, int(step)) for step, loss in losses.items()]
+        metrics += [Metric(key, value, now, 0) for key, value in figures.items()]
+        self.client.log_batch(run.info.run_id, metrics, [Param(key, value) for key, value in params.items()])
+        self.client.log_artifact(run.info.run_id, str(card))
+        self._close(run.info.run_id, "FINISHED", now)
 
+    def _log_files(self, run_id: str, folder: Path, names: Sequence[str], below: str | None) -> None:
+        for name in names:
+            if (folder / name).is_file():
+                self.client.log_artifact(run_id, str(folder / name), below)
 
-def _judgement(cell: CellRecord) -> list[str]:
-    """Names what a cell was judged with, so that figures that were made anew are imported too."""
-    if not cell.judged:
-        return []
-    return [hashlib.sha256(json.dumps(cell.judged, sort_keys=True).encode()).hexdigest()[:16]]
+    def _log_pictures(self, run_id: str, folder: Path, names: Sequence[str], archive: str, below: str | None) -> None:
+        if not self.config.images:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / archive
+            if pack(folder, names, path):
+                self.client.log_artifact(run_id, str(path), below)

@@ -1,0 +1,79 @@
+"""Names and texts as MLflow takes them: metrics `group/name_unit`, flat parameters, nothing that it refuses."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from metrics.intervals import Estimate
+
+UNITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "1": ("", ("",)),
+    "fraction": ("fraction", ("rate", "fraction", "occupancy", "share")),
+    "s": ("s", ("seconds", "s")),
+    "1/s": ("per_s", ("per_second", "per_s")),
+    "steps": ("steps", ("steps",)),
+    "network evaluations": ("evaluations", ("evaluations",)),
+}
+"""Unit of a figure -> what is put behind its name, unless one of these words is in the name and says it already."""
+KEY_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
+"""Characters that MLflow keeps."""
+_KEY = re.compile(r"[^A-Za-z0-9_\-. :/]")
+
+
+def metric_name(key: str, unit: str) -> str:
+    """A figure's name in MLflow: its key in the record, with the unit behind it where the key does not say it.
+
+    >>> metric_name("cost/forward", "network evaluations"), metric_name("validity/success_rate", "fraction")
+    ('cost/forward_evaluations', 'validity/success_rate')
+    """
+    suffix, says = UNITS.get(unit, (re.sub(r"[^A-Za-z0-9]+", "_", unit).strip("_"), ()))
+    words = f"_{key.rpartition('/')[2]}_"
+    return key if any(f"_{word}_" in words or not word for word in says) else f"{key}_{suffix}"
+
+
+def safe_key(name: str) -> str:
+    """A name in the characters that MLflow takes, which is also a relative path without dots for folders."""
+    parts = [part.strip() for part in _KEY.sub("_", name).split("/")]
+    kept = "/".join("_" * len(part) if set(part) <= {"."} else part for part in parts if part)
+    return kept[:KEY_LIMIT].rstrip("/") or "_"
+
+
+def text(value: str, limit: int = TAG_LIMIT) -> str:
+    """A text that any store keeps: bytes that are no UTF-8 as escapes, and no longer than MLflow's limit."""
+    kept = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Nested options as dotted names and texts; other values than texts are written as JSON."""
+    if isinstance(tree, Mapping):
+        pairs = (flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items())
+        return {key: value for pair in pairs for key, value in pair.items()}
+    return {safe_key(prefix): text(tree if isinstance(tree, str) else json.dumps(tree), PARAM_LIMIT)}
+
+
+def summary_metrics(summary: Mapping[str, Estimate]) -> dict[str, float]:
+    """A summary's figures by their names in MLflow; interval ends are name_low and name_high."""
+    values = {}
+    for key, estimate in summary.items():
+        name = metric_name(key, estimate.unit)
+        parts = {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        values |= {safe_key(part): float(value) for part, value in parts.items() if value is not None}
+    return values
+
+
+def timing_metrics(timings: Mapping[str, Any]) -> dict[str, float]:
+    """The plain numbers among a cell's timings, as `timing/name`; their names have their units."""
+    return {
+        safe_key(f"timing/{key}"): float(value)
+        for key, value in timings.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def finite(values: Mapping[str, float]) -> tuple[dict[str, float], int]:
+    """The finite ones, and how many others there were: MLflow keeps infinity as 1.797e308."""
+    kept = {key: value for key, value in values.items() if math.isfinite(value)}
+    return kept, len(values) - len(kept)

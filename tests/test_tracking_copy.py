@@ -1,0 +1,171 @@
+"""The copy that a run makes of itself: MLflow that is slow, down or broken neither fails nor holds up the run."""
+
+import contextlib
+import http.server
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.sections import TrackingConfig
+from bench.tracking.detached import LOG, copy_suite, import_command
+from bench.tracking.download import download_suites
+from bench.tracking.server import answers
+from tests.synthetic_record import write_record
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever a test sets
+        monkeypatch.delenv(name)
+    return write_record(tmp_path / "one", 2, size=16)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[int]:
+    """A port at which connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield silent.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(health_s: float, status: int, other_s: float) -> Iterator[int]:
+    """A server that is healthy after some seconds, and answers everything else with a status after others."""
+    asked = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            healthy = self.path == "/health"
+            asked.wait(health_s if healthy else other_s)
+            with contextlib.suppress(OSError):  # the one who asked may be gone
+                self.send_response(200 if healthy else status)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"no")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        asked.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def closed_port() -> int:
+    with listening() as port:
+        return port
+
+
+def test_a_closed_port_costs_nothing(suite: Path, tmp_path: Path) -> None:
+    config = TrackingConfig(uri=f"http://127.0.0.1:{closed_port()}")
+    begun = time.perf_counter()
+    told = copy_suite(suite, tmp_path, config)
+    assert time.perf_counter() - begun < 1.5
+    assert told.startswith(
+        f"not written: {config.uri} does not answer within 1 s; import it later with `python -m bench"
+    )
+    assert not (suite / LOG).exists()
+
+
+def test_a_server_that_never_answers_costs_a_second(suite: Path, tmp_path: Path) -> None:
+    with listening() as port:
+        begun = time.perf_counter()
+        told = copy_suite(suite, tmp_path, TrackingConfig(uri=f"http://127.0.0.1:{port}"))
+        assert time.perf_counter() - begun < 2.5
+    assert "not written" in told
+
+
+def test_what_counts_as_an_answer() -> None:
+    with serving(0.0, 200, 0.0) as port:
+        assert answers(f"http://127.0.0.1:{port}", 5.0)
+        assert answers(f"http://127.0.0.1:{port}/", 5.0)
+    with serving(1.0, 200, 0.0) as port:
+        assert not answers(f"http://127.0.0.1:{port}", 0.2)
+    with serving(0.0, 404, 0.0) as port:
+        assert answers(f"http://127.0.0.1:{port}/behind/a/proxy", 5.0)
+    with serving(0.0, 503, 0.0) as port:
+        assert not answers(f"http://127.0.0.1:{port}/down", 5.0)
+    assert not answers("http://127.0.0.1:99999", 1.0)
+    assert answers("sqlite:///nowhere.db", 0.0)
+
+
+@pytest.mark.parametrize("ended_by", ["time", "ctrl-c"])
+def test_a_slow_server_is_left_to_a_process_of_its_own(ended_by: str, suite: Path, tmp_path: Path) -> None:
+    with serving(0.0, 200, 60.0) as port:
+        config = TrackingConfig(uri=f"http://127.0.0.1:{port}", wait_s=0.3 if ended_by == "time" else 60)
+        if ended_by == "ctrl-c":
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        begun = time.perf_counter()
+        told = copy_suite(suite, tmp_path, config)
+        assert time.perf_counter() - begun < 3
+        found = re.search(r"process (\d+) is still writing, see (\S+);", told)
+        assert found is not None, told
+        process = int(found[1])
+        os.kill(process, 0)  # it is there
+        assert os.getsid(process) == process  # and neither Ctrl-C nor the end of the terminal reaches it
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    assert Path(found[2]) == suite / LOG
+
+
+def test_a_broken_server_is_told_without_its_password(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(0.0, 403, 0.0) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:canary@127.0.0.1:{port}")
+        told = copy_suite(suite, tmp_path, TrackingConfig(wait_s=120))
+    assert told.startswith(f"not written: MLflow at http://127.0.0.1:{port}: ")
+    assert "403" in told
+    assert "import it later with" in told
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()).decode("latin-1") + told
+    assert "canary" not in everything
+    assert "me:" not in told
+
+
+@pytest.mark.slow
+def test_two_runs_that_end_at_once_create_one_store(suite: Path, tmp_path: Path) -> None:
+    other = write_record(tmp_path / "two", 2, size=16)
+    told: list[str] = []
+    config = TrackingConfig(wait_s=300)
+    threads = [
+        threading.Thread(target=lambda folder=folder: told.append(copy_suite(folder, tmp_path / "runs", config)))
+        for folder in (suite, other)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store = f"sqlite:///{tmp_path}/runs/mlflow.db (look with `python -m bench ui --runs {tmp_path}/runs`)"
+    assert told == [store, store]
+    assert len(download_suites(config, tmp_path / "runs", tmp_path / "back")) == 2
+
+
+def test_the_command_that_is_told_imports_the_same() -> None:
+    config = TrackingConfig(uri="http://host:1", experiment="my own", images=False)
+    command = import_command(Path("runs/a b"), Path("runs"), config)
+    assert command[:6] == ["python", "-m", "bench", "track", "runs/a b", "--runs"]
+    assert command[7:] == ["--experiment", "my own", "--uri", "http://host:1", "--no-images"]
+
+
+def test_off_is_off(suite: Path, tmp_path: Path) -> None:
+    assert copy_suite(suite, tmp_path, TrackingConfig(enabled=False)) == "off (tracking.enabled=false)"
+    assert not (suite / LOG).exists()
