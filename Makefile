@@ -3,7 +3,7 @@
 # make test-slow  the tests left out of it: full-size networks, whole experiments
 # make bench   time the hot pieces with pytest-benchmark; earlier figures stay in .benchmarks
 # make nightly ARGS="--backend eager --backend compile"   doctor, verify, matrix, gate, report (docs/nightly.md)
-# make lint    ruff's checks and formatting
+# make lint    ruff's checks and formatting; of the workflows yamllint, their schema and zizmor
 # make browser install Chromium where apt can, for the tests of the pages
 # make setup   install only; EXTRAS=test,gpu on a machine with an NVIDIA GPU
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -41,6 +41,9 @@ nightly: setup
 lint: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m yamllint --strict .github .yamllint.yml
+	$(BIN)/python -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --no-progress --pedantic --no-config .github/workflows
 
 # Needs no installation: tests look for these names, too (tests/browser.py).
 browser:

@@ -69,13 +69,12 @@ def run(
         folder = output or RUNS / suite_name(built)
         suite, errors = run_suite(built, given, folder, fresh, display)
         display.phase("writing the page")
+        from bench.tracking.detached import copy_suite
         from reports.pages.report import write_page
 
         page = write_page(folder)
     cli_records.print_suite(suite)
     typer.echo(f"record  {folder / 'suite.json'}\npage    {page}")
-    from bench.tracking.detached import copy_suite
-
     typer.echo(f"MLflow  {copy_suite(folder, RUNS, built.tracking)}")
     if json_output:
         typer.echo(suite.model_dump_json())
@@ -126,35 +125,44 @@ app.command()(cli_data.prepare)
 
 @app.command()
 def track(
-    folders: Annotated[list[Path], typer.Argument(help="Suites' folders.")],
+    paths: Annotated[list[Path], typer.Argument(help="Suites' folders, or cards of trained weights (.json).")],
     runs: RunsOption = RUNS,
     uri: UriOption = "",
     experiment: Annotated[str, typer.Option("--experiment", help="Name in MLflow.")] = EXPERIMENT,
     images: Annotated[bool, typer.Option("--images/--no-images", help="Copy the pictures, too (default).")] = True,
+    tag: Annotated[
+        Optional[list[str]], typer.Option("--tag", metavar="KEY=VALUE", help="A tag of all these runs; repeatable.")
+    ] = None,
 ) -> None:
     """Import records into MLflow; what is there already is left alone."""
     from bench.record import read_suite
     from bench.sections import TrackingConfig
     from bench.tracking import Tracker
+    from bench.tracking.names import own_tags
+    from bench.tracking.reading import read_training
 
-    tracker = Tracker(runs, TrackingConfig(uri=uri, experiment=experiment, images=images))
-    for folder in folders:
-        read_suite(folder)
-    for folder in folders:
-        typer.echo(f"{folder}: {tracker.import_suite(folder)} new cells in {tracker.uri}")
+    config = TrackingConfig(uri=uri, experiment=experiment, images=images)
+    tracker = Tracker(runs, config, own_tags(tag or []))
+    for path in paths:
+        read_training(path) if path.is_file() else read_suite(path)
+    for path in paths:
+        if path.is_file():
+            typer.echo(f"{path}: {'written to' if tracker.import_training(path) else 'is in'} {tracker.uri}")
+        else:
+            typer.echo(f"{path}: {tracker.import_suite(path)} new cells in {tracker.uri}")
 
 
 @app.command()
 def ui(runs: RunsOption = RUNS, uri: UriOption = "", port: Annotated[int, typer.Option("--port")] = 5000) -> None:
     """Start the MLflow page on 127.0.0.1 with the right store."""
     from bench.sections import TrackingConfig
+    from bench.tracking import redacted, store_uri
     from bench.tracking.page import page_command, show_page
-    from bench.tracking.server import redacted, store_uri
 
     store = store_uri(runs, TrackingConfig(uri=uri))
     command = page_command(store, port)
     typer.echo(f"http://127.0.0.1:{port}  ({redacted(store)})")
-    raise typer.Exit(show_page(command))
+    raise typer.Exit(show_page(command, store))
 
 
 @app.command()
@@ -178,15 +186,11 @@ def train(
     runs: RunsOption = RUNS,
 ) -> None:
     """Train a network of the benchmark; killed at any time, the same command goes on."""
-    from bench.tracking import TrackingError
     from bench.training.command import tracked, train_and_export
 
     with resumable():
         card = train_and_export(recipe, output, device or "auto", steps, fresh, runs, initial, data)
-        try:
-            typer.echo(tracked(card, runs))
-        except TrackingError as error:  # the weights are exported, and no tracker may make that a failure
-            typer.echo(f"{card.with_suffix('.safetensors')}; card {card}; MLflow not written: {error}")
+        typer.echo(tracked(card, runs))
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """The verb that decides for continuous integration: `gate`."""
 
+import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -9,6 +11,9 @@ from bench.cli_options import JsonOption, console
 
 if TYPE_CHECKING:
     from bench.sections import VerifyConfig
+
+RECORDS = ("suite.json", "result.json", "verify.json", "night.json")
+"""Names that no file of the gate may have: it is deleted at the start."""
 
 
 def gate(
@@ -38,20 +43,24 @@ def gate(
     """Is NEW as correct, as good and as fast as BASE? Correctness first, then quality, then speed.
 
     Exit 1 when something failed, regressed or is missing, 2 wrong usage, 3 when the two are not comparable.
+    The files of an earlier gate are deleted first.
     """
     files = {"--markdown": markdown, "--junit": junit, "--output": output}
     _check_files(files)
+    _delete(files)  # whatever happens now, nobody takes an earlier verdict for this one
     from bench.compare import NotComparable
     from bench.gate import gate as judge
-    from bench.gate.repeats import printable
+    from bench.gate.repeats import one_line
     from reports import gate_report
 
     try:
         report = judge(base, new, factor, _margins(base, assignments or []), verify)
     except NotComparable as error:
-        text = printable(error)
+        text = one_line(error)
         page = f"**Gate could not judge**: {gate_report.code(text)}\n"
-        _write(files, {"--markdown": page.encode(), "--junit": gate_report.junit_error(text)})
+        document = json.dumps({"verdict": "not comparable", "reason": text}, indent=2)
+        junit_page = gate_report.junit_error(text)
+        _write(files, {"--markdown": page.encode(), "--junit": junit_page, "--output": f"{document}\n".encode()})
         raise
     document = report.model_dump_json(indent=2)
     console().print(gate_report.gate_table(report))
@@ -93,12 +102,43 @@ def _margins(base: Path, assignments: list[str]) -> "VerifyConfig":
 
 
 def _check_files(files: dict[str, Optional[Path]]) -> None:
-    """Refuse a file that could not be written before anything is judged."""
+    """Refuse, before anything is judged, a record, what is no file, and a folder that is none or is not writable.
+
+    Raises:
+        UsageError: names the option.
+    """
     from bench.errors import UsageError
 
     for option, path in files.items():
-        if path is not None and path.is_dir():
+        if path is None:
+            continue
+        if os.path.isdir(path):
             raise UsageError(f"{option} {path} is a folder; name a file in it")
+        if path.name in RECORDS:
+            raise UsageError(f"{option} {path} would replace a record; give the file another name")
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise UsageError(f"{option} {path} is no regular file; name one that can be replaced")
+        parent = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not os.path.isdir(parent):
+            raise UsageError(f"{option} {path} cannot be written: {parent} is no folder")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise UsageError(f"{option} {path} cannot be written: {parent} is not writable")
+
+
+def _delete(files: dict[str, Optional[Path]]) -> None:
+    """Delete what an earlier gate left in these files.
+
+    Raises:
+        UsageError: names the option.
+    """
+    from bench.errors import UsageError
+
+    for option, path in files.items():
+        try:
+            if path is not None:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{option} {path} cannot be written: {error.strerror}") from error
 
 
 def _write(files: dict[str, Optional[Path]], contents: dict[str, bytes]) -> None:

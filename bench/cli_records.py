@@ -1,10 +1,9 @@
 """The verbs that read finished records: `show`, `report` and `judge`."""
 
 import contextlib
-import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -17,18 +16,23 @@ from bench.errors import UsageError
 FORMATS = ("text", "csv", "markdown", "latex")
 
 
-def print_suite(suite: Any) -> None:
-    """The final table of a suite, published figures on its datasets, and its notes."""
+def print_suite(suite: Any, cells: Any = None, missing: Sequence[str] = ()) -> None:
+    """The final table of a suite, published figures on its datasets, and its notes.
+
+    Args:
+        cells: `reports.records.Cell` of the suite; None: those that suite.json holds.
+        missing: names of cells that were never begun.
+    """
     from reports.quoted import quoted_table
     from reports.table import printable
     from reports.tables import terminal_table
 
     out = console()
-    out.print(terminal_table(suite))
+    out.print(terminal_table(suite, cells, missing))
     quoted = quoted_table(suite)
     if quoted is not None:
         out.print(quoted)
-    for cell in suite.cells:
+    for cell in suite.cells if cells is None else [cell.record for cell in cells]:
         for key, reason in cell.notes.items():
             out.print(printable(f"{cell.id}  {key}: {reason}"), highlight=False, soft_wrap=True, markup=False)
 
@@ -36,23 +40,31 @@ def print_suite(suite: Any) -> None:
 def show(
     folder: Annotated[Path, typer.Argument(help="A suite's folder.")],
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")] = "text",
+    everything: Annotated[bool, typer.Option("--all", help="With latex: every column, not only a paper's.")] = False,
 ) -> None:
     """Print the table of a recorded suite, also as a file would hold it."""
-    from bench.record import read_suite
+    from bench.record import missing_cells
     from bench.registry import suggestion
-    from reports.records import read_cells
+    from reports.records import cells_in, probed, read_suites
     from reports.table import to_csv, to_latex, to_markdown
     from reports.tables import summary_table
 
     if form not in FORMATS:
         raise UsageError(f"unknown --format {form!r}; {suggestion(form, FORMATS)}")
-    suite = read_suite(folder)
+    if everything and form != "latex":
+        raise UsageError(f"--all is for --format latex; {form} always has every column")
+    found = read_suites([folder])
+    suite, cells = found[0][0], [probed(cell) for cell in cells_in(found)]
+    missing = missing_cells(suite, [cell.record for cell in cells])
     if form == "text":
-        print_suite(suite)
+        print_suite(suite, cells, missing)
         return
-    render = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}[form]
-    table = summary_table(read_cells([folder]))
-    typer.echo(render(replace(table, caption=f"{suite.id}: {table.caption}")), nl=False)
+    table = summary_table(cells, missing=missing)
+    table = replace(table, caption=f"{suite.id}: {table.caption}")
+    if form == "latex":
+        typer.echo(to_latex(table, everything), nl=False)
+    else:
+        typer.echo({"csv": to_csv, "markdown": to_markdown}[form](table), nl=False)
 
 
 def report(
@@ -94,26 +106,11 @@ def report(
         raise UsageError(f"--output {output} is not the name of an HTML file")
     if mlflow is not None and output is None:
         output = Path(f"report-{_file_name(mlflow)}.html")
+    from reports.records import suite_folders
+
     found = [suite for folder in folders or [] for suite in suite_folders(folder)]
     with _downloaded(mlflow, uri, runs) as more:
         _write_reports([*found, *more], output, grid, results, sweep, difference, images)
-
-
-def suite_folders(folder: Path) -> list[Path]:
-    """The folder itself where it is a suite's, else every suite's folder inside it, by name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    found: list[Path] = []
-    for name, inner, files in os.walk(folder):
-        inner.sort()
-        if "suite.json" in files:
-            found.append(Path(name))
-            inner.clear()  # suites do not nest, and their images are many
-    if not found:
-        raise UsageError(f"{folder} holds no record (suite.json), nor does a folder in it")
-    return found
 
 
 def _file_name(text: str) -> str:

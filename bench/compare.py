@@ -22,7 +22,7 @@ from bench.compare_metrics import (
 )
 from bench.errors import BenchError, UsageError
 from bench.outcomes import load_outcomes
-from bench.record import CellRecord, read_cell, read_suite
+from bench.record import CellRecord, cells_of, read_cell, read_suite
 from bench.sections import VerifyConfig
 from methods import noise
 
@@ -85,16 +85,18 @@ def is_record(name: str) -> bool:
 
 
 def read_sides(folder: Path) -> list[Side]:
-    """The cells of a suite's folder, or the one of a cell's folder inside its suite.
+    """The cells of a suite's folder, a killed or running one too, or the one of a cell's folder inside its suite.
 
     Raises:
-        UsageError: no record there.
+        UsageError: no record there, or a damaged one.
     """
     cell = read_cell(folder)
-    suite = read_suite(folder if cell is None else folder.resolve().parent)
-    cells = [(folder, cell)] if cell is not None else [(folder / record.id, record) for record in suite.cells]
+    if cell is not None:
+        suite = read_suite(folder.resolve().parent)
+        return [Side(cell, folder, suite.environment, suite.config.get("metrics", {}))]
+    suite = read_suite(folder)
     metrics = suite.config.get("metrics", {})
-    return [Side(record, where, suite.environment, metrics) for where, record in cells]
+    return [Side(record, folder / record.id, suite.environment, metrics) for record in cells_of(folder, suite)]
 
 
 def parse_pairs(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

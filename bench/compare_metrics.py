@@ -22,7 +22,8 @@ PAIR_ERRORS = {"oracle regressor error": "oracle_regressor_mae", "change L1": "c
 COSTS = {"steps": "steps", "forward evaluations": "forward", "backward evaluations": "backward"}
 """What a search computes, lower is better; of two methods only, as a method's own cost is a constant of it."""
 
-Outcome = Literal["regressed", "ok", "improved", "inconclusive", "missing"]
+Outcome = Literal["regressed", "ok", "improved", "inconclusive", "missing", "skipped"]
+"""Of `bench compare`; "skipped" is a figure of `bench gate` that neither side can have, and never decides."""
 
 
 class Metric(BaseModel):
@@ -34,7 +35,8 @@ class Metric(BaseModel):
         measure: "ratio" (NEW over BASE) or "difference" (NEW minus BASE).
         value, low, high: of the measure, with its 90 % interval: 5 % on the side that decides.
         limit: how far it may be worse.
-        note: why it is inconclusive, where that is not the interval's width.
+        note: why it is inconclusive, where that is not the interval's width, why it is skipped, or why it is ok
+            whatever the interval.
     """
 
     name: str

@@ -27,7 +27,7 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
         size: required height and width.
 
     Raises:
-        BadImage: truncated, of another format, size or depth, or with transparent pixels.
+        BadImage: missing, truncated, of another format, size or depth, or with transparent pixels.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise BadImage(
@@ -39,10 +39,13 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise BadImage(f"{path}: not an image in one of {', '.join(FORMATS)}") from error
+    except FileNotFoundError as error:
+        raise BadImage(f"{path} is missing") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, BadImage):
             raise
-        raise BadImage(f"{path}: damaged or unreadable ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error  # without the path again
+        raise BadImage(f"{path}: damaged or unreadable ({reason})") from error
     if size is not None and pixels.shape[:2] != (size, size):
         raise BadImage(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels; {size}x{size} are needed")
     return pixels

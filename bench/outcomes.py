@@ -24,7 +24,8 @@ class EndToEnd(BaseModel):
         images: samples; `compared` of them have a counterfactual on both sides.
         identical: saved images equal in every pixel.
         pixels_different, pixel_largest: share of 8-bit values that differ, and by how much at most, in grey levels.
-        prediction_mean, prediction_p99, prediction_largest: |difference of r| on the saved images.
+        prediction_mean, prediction_p99, prediction_largest: |difference of r| on the saved images, where it is finite.
+        prediction_unknown: compared samples where it is not: r is no finite number on one side or both.
         gained, lost: samples that are valid only with the backend, only with the reference.
         steps_changed, steps_largest: samples with another number of steps, and the largest difference.
         newly_failed: samples without a counterfactual that the reference has.
@@ -40,6 +41,7 @@ class EndToEnd(BaseModel):
     prediction_mean: float | None
     prediction_p99: float | None
     prediction_largest: float | None
+    prediction_unknown: int = 0
     gained: int
     lost: int
     steps_changed: int
@@ -59,6 +61,8 @@ def load_outcomes(cell: Path) -> tuple[pd.DataFrame, Callable[[str], np.ndarray]
     table = cell / "samples.parquet"
     try:
         frame = pd.read_parquet(table).set_index("id")
+    except FileNotFoundError as error:
+        raise RunError(f"{table} is missing; run the cell again") from error
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{table} cannot be read ({error}); run the cell again") from error
 
@@ -91,7 +95,7 @@ def compare_cells(reference: Path, candidate: Path, margins: VerifyConfig, seed:
         pixels.add(our_image(name), their_image(name))
     valid, expected = ours["valid"].to_numpy() > 0, theirs["valid"].to_numpy() > 0
     steps = (ours["steps"] - theirs["steps"]).abs().to_numpy()
-    gap = (ours["prediction"] - theirs["prediction"]).abs().to_numpy()[both]
+    gap = finite_gaps(ours[both], theirs[both])
     generator = noise.numpy_generator("bootstrap", seed, "verify")
     return EndToEnd(
         images=len(theirs),
@@ -102,6 +106,7 @@ def compare_cells(reference: Path, candidate: Path, margins: VerifyConfig, seed:
         prediction_mean=float(gap.mean()) if len(gap) else None,
         prediction_p99=float(np.quantile(gap, 0.99)) if len(gap) else None,
         prediction_largest=float(gap.max()) if len(gap) else None,
+        prediction_unknown=int(both.sum()) - len(gap),
         gained=int((valid & ~expected).sum()),
         lost=int((expected & ~valid).sum()),
         steps_changed=int((steps > 0).sum()),
@@ -118,6 +123,17 @@ def compare_cells(reference: Path, candidate: Path, margins: VerifyConfig, seed:
     )
 
 
+def finite_gaps(ours: pd.DataFrame, theirs: pd.DataFrame) -> np.ndarray:
+    """|difference of r| on the saved images of the same samples, float64 (M,): those where r is finite on both sides.
+
+    Args:
+        ours, theirs: tables of (N,) samples in the same order, M <= N.
+    """
+    first, second = (frame["prediction"].to_numpy(np.float64) for frame in (ours, theirs))
+    known = np.isfinite(first) & np.isfinite(second)
+    return np.abs(first[known] - second[known])
+
+
 class _Pixels:
     """Differences of saved images, summed up one image at a time."""
 
@@ -130,10 +146,11 @@ class _Pixels:
         self.different += int((gap > 0).sum())
         self.total += gap.size
         self.largest = max(self.largest, int(gap.max()))
-        self.blank += int(_blank(ours) and not _blank(theirs))
+        self.blank += int(blank(ours) and not blank(theirs))
 
 
-def _blank(image: np.ndarray) -> bool:
+def blank(image: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) is of one single colour."""
     return bool((image == image[0, 0]).all())
 
 
@@ -148,12 +165,14 @@ def judge_outcomes(measured: EndToEnd, margins: VerifyConfig) -> tuple[Verdict, 
         return "different", broken
     if measured.compared and measured.identical == measured.compared:
         return "bit-identical", [f"all {measured.identical} saved images are equal"]
-    flips = measured.gained + measured.lost
+    changed = measured.gained + measured.lost + measured.prediction_unknown
     largest = measured.prediction_largest
-    if largest is not None and largest <= margins.prediction_tolerance and not flips:
+    if largest is not None and largest <= margins.prediction_tolerance and not changed:
         return "numerically equal", [f"predictions within {largest:.1g}, no changed success"]
     tests = {"success rate": measured.success, "oracle target error": measured.target_error}
     reasons = [_describe(name, test) for name, test in tests.items()]
+    if measured.prediction_unknown:
+        reasons.append(f"{measured.prediction_unknown} predictions are not finite")
     verdicts = {test.verdict for test in tests.values()}
     if "different" in verdicts:
         return "different", reasons

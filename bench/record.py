@@ -2,6 +2,7 @@
 
 import datetime
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -124,6 +125,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a run holds the folder's lock; changes nothing, the folder may be read-only."""
+    path = folder / LOCK
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def read_suite(folder: Path) -> SuiteRecord:
     """Read suite.json, which holds its cells' records too.
 
@@ -166,6 +180,17 @@ def cells_of(folder: Path, suite: SuiteRecord) -> list[CellRecord]:
     listed = {record.id: record for record in suite.cells}
     others = sorted(path.parent.name for path in folder.glob("*/result.json") if path.parent.name not in listed)
     return [read_cell(folder / name) or listed[name] for name in [*listed, *others]]
+
+
+def missing_cells(suite: SuiteRecord, cells: Iterable[CellRecord]) -> list[str]:
+    """The cells that a suite was to have and that were never begun, as "dataset--method--backend", in their order.
+
+    Args:
+        cells: those that it holds, of `cells_of`.
+    """
+    held = {(cell.dataset, cell.method, cell.backend) for cell in cells}
+    planned = itertools.product(*(suite.config.get(key, []) for key in ("dataset", "method", "backend")))
+    return ["--".join(names) for names in dict.fromkeys(planned) if names not in held]
 
 
 class Journal:

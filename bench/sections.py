@@ -1,11 +1,11 @@
 """Sections of the configuration that belong to no component: metrics, tracking, the accuracy gate."""
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from bench.errors import UsageError
+from bench.tracking.address import secret_in
 
 
 class MetricsConfig(BaseModel):
@@ -55,16 +55,17 @@ class TrackingConfig(BaseModel):
 
     @field_validator("uri")
     @classmethod
-    def _without_password(cls, uri: str) -> str:
+    def _without_secrets(cls, uri: str) -> str:
         """The configuration is recorded as it is given, so nothing secret may stand in it.
 
         Raises:
-            UsageError: the address holds a user name or a password.
+            UsageError: the address holds a user name, a password, a token or a key.
         """
-        if re.search(r"://[^/\s]*@", uri):
+        found = secret_in(uri)
+        if found is not None:
             raise UsageError(
-                "tracking.uri (--uri): an address with a user name or password would be recorded; leave them out and "
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or set MLFLOW_TRACKING_URI instead"
+                f"tracking.uri (--uri): an address with {found} would be recorded; leave it out and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or set MLFLOW_TRACKING_URI instead"
             )
         return uri
 

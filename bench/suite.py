@@ -4,9 +4,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from bench.cell_run import CellRun
 from bench.config import RunConfig
 from bench.environment import command_line, environment
 from bench.errors import RunError, UsageError
+from bench.processes import terminable
 from bench.progress import Display
 from bench.record import LOCK, CellRecord, SuiteRecord, locked, now, read_suite, write_json
 
@@ -72,20 +70,6 @@ def empty_folder(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C: the record is closed as interrupted."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def plan(config: RunConfig) -> list[tuple[str, str, str]]:
     """The matrix: (dataset, method, backend) of every cell."""
     return list(itertools.product(config.dataset, config.method, config.backend))
@@ -120,7 +104,7 @@ def run_suite(
     display.phase("loading weights and data")
     cells = resolve_suite(config)
     prepare_folder(folder)
-    with locked(folder), _terminable():
+    with locked(folder), terminable():
         if fresh:
             empty_folder(folder)
         runs = [CellRun(cell, folder / cell.id, folder / f"inputs-{cell.dataset}", display) for cell in cells]

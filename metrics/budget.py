@@ -82,7 +82,8 @@ def mean_band(values: np.ndarray, units: np.ndarray, generator: np.random.Genera
     low, high = np.full((2, values.shape[1]), np.nan)
     known = np.isfinite(means).any(0)
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-    low[known], high[known] = np.nanquantile(means[:, known], tails, axis=0)
+    if known.any():
+        low[known], high[known] = np.nanquantile(means[:, known], tails, axis=0)
     return Band(mean, low, high)
 
 

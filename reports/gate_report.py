@@ -42,9 +42,8 @@ def gate_table(report: GateReport) -> Table:
 
 def reason_lines(report: GateReport) -> list[str]:
     """Why a check is not simply fine, one line each, and the notes."""
-    return [f"{cell.cell}: {check.kind} {check.verdict}: {reason}" for cell, check, reason in _reasons(report)] + [
-        f"note: {note}" for note in report.notes
-    ]
+    told = [f"{cell.cell}: {check.kind} {check.verdict}: {reason}" for cell, check, reason in _reasons(report)]
+    return told + [f"note: {note}" for note in _notes(report)]
 
 
 def _reasons(report: GateReport) -> list[tuple[CellGate, Check, str]]:
@@ -54,7 +53,23 @@ def _reasons(report: GateReport) -> list[tuple[CellGate, Check, str]]:
         for check in cell.checks
         if check.verdict in (*BAD, "inconclusive")
         for reason in check.reasons
+        if check is not cell.speed or not any(f"({note})" in reason for note in _too_few(cell))
     ]
+
+
+def _too_few(cell: CellGate) -> list[str]:
+    """Notes of figures that have too few process repeats for any test: they can only be inconclusive."""
+    figures = cell.speed.figures
+    return list(dict.fromkeys(figure.note for figure in figures if figure.base_repeats and figure.low is None))
+
+
+def _notes(report: GateReport) -> list[str]:
+    """Too few repeats, once for all cells that have as many; then the report's own notes."""
+    cells: dict[str, list[str]] = {}
+    for cell in report.cells:
+        for note in _too_few(cell):
+            cells.setdefault(note, []).append(cell.cell)
+    return [f"{note}: the speed of {', '.join(names)} is inconclusive" for note, names in cells.items()] + report.notes
 
 
 def _speed(cell: CellGate) -> str:
@@ -107,7 +122,8 @@ def markdown(report: GateReport, strict: bool = False) -> str:
     for result in different:
         name = f"{result.dataset} {result.method} {result.backend}"
         lines += ["", f"- verify: {code(name)} is different: {code('; '.join(result.reasons))}"]
-    lines += ["", *(f"- {code(note)}" for note in report.notes)] if report.notes else []
+    notes = _notes(report)
+    lines += ["", *(f"- {code(note)}" for note in notes)] if notes else []
     return "\n".join([*lines, "", *_details(report), ""])
 
 

@@ -11,13 +11,12 @@ from bench.compare import NotComparable, Side, check_comparable
 from bench.errors import RunError, UsageError
 from bench.outcomes import EndToEnd, compare_cells, judge_outcomes
 from bench.sections import VerifyConfig
-from reports.pages.views import is_faithful
+from reports.pages.views import MEANINGLESS, is_faithful, why_meaningless
 from reports.records import Cell
 
-UNFINISHED = {"running": "partial", "interrupted": "interrupted", "failed": "failed"}
+UNFINISHED = {"running": "partial", "killed": "killed", "interrupted": "interrupted", "failed": "failed"}
 """Status of an unfinished cell -> its verdict."""
 NOT_COMPARED = "not compared"
-MEANINGLESS = "means nothing"
 REFERENCE = "reference"
 TONES = {"different": "bad", "inconclusive": "warning"}
 """Verdict of a comparison -> tone of its row, where it wants attention."""
@@ -170,6 +169,8 @@ def _stamp(cell: Cell) -> tuple[Path, int]:
     folder = cell.folder / cell.record.id
     try:
         return folder, (folder / "samples.parquet").stat().st_mtime_ns
+    except FileNotFoundError as error:
+        raise RunError(f"{folder / 'samples.parquet'} is missing; run the cell again") from error
     except OSError as error:
         raise RunError(f"{folder / 'samples.parquet'}: {error.strerror}; run the cell again") from error
 
@@ -182,10 +183,11 @@ def _measured(reference: tuple[Path, int], candidate: tuple[Path, int], margins:
 
 def _verdict(cell: Cell, pair: Pair | None, alone: bool) -> CellVerdict:
     if not is_faithful(cell):
-        reason = f"the backend {cell.record.backend} computes nothing: its counterfactuals mean nothing"
-        return CellVerdict(MEANINGLESS, [reason], "bad")
+        return CellVerdict(MEANINGLESS, [why_meaningless(cell)], "bad")
+    if cell.problem:
+        return CellVerdict(cell.status, [cell.problem], "bad")
     if not cell.finished:
-        text = UNFINISHED.get(cell.record.status, cell.record.status)
+        text = UNFINISHED.get(cell.status, cell.status)
         reason = f"{len(cell.rows)} of {cell.record.samples} samples are recorded"
         error = [cell.record.error] if cell.record.error else []
         return CellVerdict(text, [*error, reason], "bad" if text == "failed" else "warning")

@@ -66,6 +66,8 @@ def _table(folder: Path, cell: CellRecord) -> pd.DataFrame:
     path = folder / cell.id / "samples.parquet"
     try:
         frame = pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; run the cell again") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}); run the cell again") from error
     if "source" not in frame:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 RESIZED_FROM = 6
@@ -68,11 +68,15 @@ Entry = Value | str | int | None
 
 @dataclass(frozen=True)
 class Column:
-    """Attributes: `better` marks the best entry where a table is in paper layout."""
+    """Attributes:
+    better: which entry is the best one, for tables that mark it.
+    paper: a table for a paper has this column; where no column is marked, it has all.
+    """
 
     heading: str
     unit: str = ""
     better: Literal["low", "high", ""] = ""
+    paper: bool = False
 
     @property
     def title(self) -> str:
@@ -87,6 +91,7 @@ class Table:
     Attributes:
         rows: one entry a column each.
         tones: row number -> "bad", "warning" or "good", for rows that want attention; a bad row is never the best.
+        bold: LaTeX marks the best entry of a column where its interval lies apart from all others.
     """
 
     caption: str
@@ -94,6 +99,7 @@ class Table:
     rows: list[list[Entry]]
     notes: list[str] = field(default_factory=list)
     tones: dict[int, str] = field(default_factory=dict)
+    bold: bool = False
 
 
 def format_entry(entry: Entry) -> str:
@@ -154,12 +160,16 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_latex(table: Table) -> str:
+def to_latex(table: Table, everything: bool = False) -> str:
     """A `table` environment with booktabs' rules: rows as they are, intervals small, the best of a column bold.
 
     Texts are escaped; what plain LaTeX has no character for is written as its number, [U+1F600]. Needs the packages
     booktabs and, for wide tables, graphicx.
+
+    Args:
+        everything: all columns instead of a paper's.
     """
+    table = table if everything else _for_paper(table)
     wide = len(table.columns) > RESIZED_FROM
     environment = "table*" if wide else "table"
     best = [_best(table, place) for place in range(len(table.columns))]
@@ -178,7 +188,7 @@ def to_latex(table: Table) -> str:
         "    \\midrule",
     ]
     for number, row in enumerate(table.rows):
-        entries = [_latex_entry(entry, number in best[place]) for place, entry in enumerate(row)]
+        entries = [_latex_entry(entry, number == best[place]) for place, entry in enumerate(row)]
         lines.append(f"    {_latex_row(entries)}")
     lines += ["    \\bottomrule", "  \\end{tabular}" + ("}" if wide else "")]
     lines += [f"  \\par\\footnotesize {latex_text(note)}" for note in table.notes]
@@ -255,19 +265,45 @@ def _markdown_entry(entry: Entry) -> str:
     return markdown_text(entry) if isinstance(entry, str) else format_entry(entry)
 
 
-def _best(table: Table, place: int) -> set[int]:
-    """Rows with the best figure of a column, as it is shown; none where all are equal."""
+def _for_paper(table: Table) -> Table:
+    """The same table with the columns that a paper has room for."""
+    kept = [place for place, column in enumerate(table.columns) if column.paper]
+    if not kept:
+        return table
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return replace(table, columns=[table.columns[place] for place in kept], rows=rows)
+
+
+def _best(table: Table, place: int) -> int | None:
+    """The row with the best figure of a column; None unless its interval lies apart from the interval of every other.
+
+    A smaller difference is no more than noise, so without intervals there is no best one.
+    """
     better = table.columns[place].better
-    shown = {
-        number: (row[place].value, _parts(row[place])[0])
-        for number, row in enumerate(table.rows)
-        if isinstance(row[place], Value) and row[place].value is not None and math.isfinite(row[place].value)
-        if table.tones.get(number) != "bad"
-    }
-    if not better or len({text for _, text in shown.values()}) < 2:
-        return set()
-    _, text = (max if better == "high" else min)(shown.values())
-    return {number for number, (_, other) in shown.items() if other == text}
+    ranged = {number: _range(row[place]) for number, row in enumerate(table.rows) if table.tones.get(number) != "bad"}
+    known = {number: limits for number, limits in ranged.items() if limits is not None}
+    measured = [number for number in ranged if _is_measured(table.rows[number][place])]
+    if not (table.bold and better and len(known) == len(measured) > 1):
+        return None
+    if better == "high":
+        best = max(known, key=lambda number: known[number][0])
+        apart = all(known[best][0] > high for number, (_, high) in known.items() if number != best)
+    else:
+        best = min(known, key=lambda number: known[number][1])
+        apart = all(known[best][1] < low for number, (low, _) in known.items() if number != best)
+    return best if apart else None
+
+
+def _is_measured(entry: Entry) -> bool:
+    return isinstance(entry, Value) and entry.value is not None and math.isfinite(entry.value)
+
+
+def _range(entry: Entry) -> tuple[float, float] | None:
+    """The interval of a finite figure; None where there is none."""
+    if not (_is_measured(entry) and _has_interval(entry)):
+        return None
+    assert isinstance(entry, Value) and entry.low is not None and entry.high is not None
+    return entry.low, entry.high
 
 
 def _latex_row(cells: list[str]) -> str:

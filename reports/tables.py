@@ -1,6 +1,7 @@
 """Tables of a suite, for the terminal, for pages and for copying: one source, `summary_table`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from rich.text import Text
 
 from bench.record import CellRecord, SuiteRecord
 from metrics.intervals import Estimate
+from reports.pages.views import MEANINGLESS, is_faithful, why_meaningless
 from reports.records import Cell
 from reports.table import Column, Entry, Table, Value, format_entry, printable
 
@@ -46,9 +48,16 @@ HIGH = (
 )  # fmt: skip
 """Figures that are to be high; of the others low is better, or neither."""
 NEITHER = ("path/step_l1",)
+PAPER = (
+    "validity/success_rate", "validity/oracle_target_mae", "quality/square_mae", "quality/background_mae",
+    "realism/fid", "identity/fva", "identity/fs", "attributes/mnac", "throughput/seconds_per_image",
+    "throughput/valid_per_second",
+)  # fmt: skip
+"""Figures of a table for a paper, where they were measured."""
+NEVER_BEGUN = "never begun"
 TIMINGS = (("build", "s", "build_s"), ("occupancy", "", "slot_occupancy"), ("peak", "MiB", "peak_memory_mib"))
 """(heading, unit, key of the timings) of the last columns."""
-CAPTION = "means with 95 % bootstrap intervals"
+CAPTION = "means and rates with 95 % intervals (bootstrap over images; Wilson for rates)"
 
 
 def format_estimate(estimate: Estimate | None, decimals: int) -> str:
@@ -69,50 +78,84 @@ def columns_of(cells: Sequence[CellRecord]) -> list[tuple[str, str, int]]:
     return [column for column in COLUMNS if column[1] in found]
 
 
-def status_text(record: CellRecord) -> str:
+def status_text(cell: Cell) -> str:
     """What became of a cell, in a few words."""
-    if record.status != "ok":
-        return f"{record.status}: {record.error}" if record.error else record.status
-    return f"{sum(record.failures.values())} failed" if record.failures else "ok"
+    failures = cell.record.failures
+    if not cell.finished:
+        return f"{cell.status}: {cell.error}" if cell.error else cell.status
+    return f"{sum(failures.values())} failed" if failures else "ok"
 
 
-def summary_table(cells: Sequence[Cell], verdicts: Sequence[str] = ()) -> Table:
+def summary_table(cells: Sequence[Cell], verdicts: Sequence[str] = (), missing: Sequence[str] = ()) -> Table:
     """One row a cell: what became of it, its figures with intervals, and what it cost.
 
-    A cell that did not finish has no figures: those of its recorded samples are no match for whole ones.
+    A cell that did not finish has no figures: those of its recorded samples are no match for whole ones; where there
+    is one, "n" samples are recorded "of" so many. One of a backend that computes nothing has a bad row and a note.
 
     Args:
+        missing: names of cells that were never begun, for rows at the end; not together with `verdicts`.
         verdicts: of every cell, shown in a column of their own; () for none. They say what did not finish, so the
             status is left out where all is well.
     """
     records = [cell.record for cell in cells]
-    whole = [record for record in records if record.status == "ok"]
+    whole = [cell.record for cell in cells if cell.finished]
+    empty = [index for index, cell in enumerate(cells) if not is_faithful(cell)]
     modes = {cell.label: record.judged.get("metrics", {}).get("mode") for cell, record in zip(cells, records)}
     judged = any(record.definitions for record in whole)
     figures = columns_of(whole)
     one_dataset = len({record.dataset for record in records}) == 1
-    statuses = [status_text(record) for record in records]
+    partial = len(whole) < len(cells) or bool(missing)
+    statuses = [status_text(cell) for cell in cells]
+    if not verdicts:
+        statuses = [f"{text}; {MEANINGLESS}" if index in empty else text for index, text in enumerate(statuses)]
     told = not verdicts or any(status != "ok" for status in statuses)
-    columns = [Column("cell"), *([Column("verdict")] if verdicts else [])]
-    columns += [*([Column("status")] if told else []), Column("n")]
+    columns = [Column("cell", paper=True), *([Column("verdict")] if verdicts else [])]
+    columns += [*([Column("status", paper=partial)] if told else []), Column("n", paper=partial)]
+    columns += [Column("of", paper=True)] if partial else []
     columns += [Column("metrics")] if judged else []
-    columns += [Column(heading, "", _better(key) if one_dataset else "") for heading, key, _ in figures]
+    columns += [
+        Column(heading, "", _better(key) if one_dataset else "", paper=key in PAPER) for heading, key, _ in figures
+    ]
     columns += [Column(heading, unit) for heading, unit, _ in TIMINGS]
     rows: list[list[Entry]] = []
     for index, (cell, record) in enumerate(zip(cells, records)):
-        done = record.status == "ok"
+        done = cell.finished
         row: list[Entry] = [cell.label, *verdicts[index : index + 1]]
-        row += [*([statuses[index]] if told else []), record.finished]
+        row += [*([statuses[index]] if told else []), recorded_samples(cell)]
+        row += [record.samples] if partial else []
         row += [(modes[cell.label] if done and record.definitions else None)] if judged else []
         row += [estimate_entry(record.summary.get(key), decimals) if done else None for _, key, decimals in figures]
         row += [_timing(record.timings, key) if done else None for _, _, key in TIMINGS]
         rows.append(row)
-    return Table(CAPTION, columns, rows)
+    rows += [[name, NEVER_BEGUN, 0, *[None] * (len(columns) - 3)] for name in missing]
+    notes = [f"{cells[index].label}: {why_meaningless(cells[index])}." for index in empty]
+    return Table(CAPTION, columns, rows, notes, dict.fromkeys(empty, "bad"), bold=True)
 
 
-def terminal_table(suite: SuiteRecord) -> rich.table.Table:
-    """The final table: one row a figure, one column a cell, which fits a narrow terminal."""
-    table = summary_table([Cell(suite, Path(), record, record.id) for record in suite.cells])
+def recorded_samples(cell: Cell) -> int | None:
+    """Samples of a cell, failed ones too; None where they cannot be read.
+
+    Raises:
+        RunError: the journal of an unfinished cell is damaged.
+    """
+    if cell.problem:
+        return None
+    counted = 0 if cell.finished else len(cell.rows)  # the record of a killed cell still has the count of before
+    return counted or cell.record.finished
+
+
+def terminal_table(
+    suite: SuiteRecord, cells: Sequence[Cell] | None = None, missing: Sequence[str] = ()
+) -> rich.table.Table:
+    """The final table: one row a figure, one column a cell, which fits a narrow terminal.
+
+    Args:
+        cells: of the suite; None: those that suite.json holds.
+        missing: see `summary_table`.
+    """
+    if cells is None:
+        cells = [Cell(suite, Path(), record, record.id) for record in suite.cells]
+    table = summary_table([replace(cell, label=cell.record.id) for cell in cells], missing=missing)
     shown = rich.table.Table(title=Text(f"{suite.id} ({suite.status}); {table.caption}"), title_justify="left")
     shown.add_column("", no_wrap=True)
     for row in table.rows:

@@ -137,11 +137,6 @@ def _shrunk(pixels: np.ndarray, edge: int) -> np.ndarray:
     return np.asarray(image.resize(size, Image.Resampling.BOX))
 
 
-def _difference(original: np.ndarray, counterfactual: np.ndarray, edge: int) -> np.ndarray:
-    """Made at full size, then shrunk, then coloured: a colour is the mean difference of its area."""
-    return colours(_shrunk(signed_difference(original, counterfactual).astype(np.float32), edge))
-
-
 class _Group:
     """Encodes the samples of one original; holds that at full size, and of the others one at a time."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.record import CellRecord
 from reports.trend_metrics import TIMINGS, Metric, describe, ordered
-from reports.trend_records import Night, Run, finite, judging_facts, search_facts, timing_flags
+from reports.trend_records import Night, Run, finite, judging_facts, search_facts, time_doubts
 from reports.trend_steps import find_steps
 
 SHOWN = 3
@@ -83,7 +83,7 @@ class Reading:
         if len(having) > 1:
             values = [figure[0] for _, figure in having]
             value, low, high = float(np.median(values)), min(values), max(values)
-        trusted = not (metric.timed and any(timing_flags(cell) for cell, _ in having))
+        trusted = not (metric.timed and any(time_doubts(cell) for cell, _ in having))
         definition = cell.definitions.get(metric.key, {}).get("fingerprint", "")
         return Point(self.night, value, low, high, len(having), trusted, definition)
 
@@ -166,7 +166,7 @@ def lines_of(nights: Sequence[Night]) -> list[Line]:
     lines: dict[tuple[str, str], Line] = {}
     for night in nights:
         for run in night.runs:
-            for cell in run.suite.cells:
+            for cell in run.cells:
                 if cell.status == "ok":
                     _add(lines, night, run, cell)
     for line in lines.values():
@@ -197,14 +197,14 @@ def _add(lines: dict[tuple[str, str], Line], night: Night, run: Run, cell: CellR
 def _lacks(line: Line, run: Run) -> bool:
     """Whether a run was to give this line a figure and did not."""
     names = (line.dataset, line.method, line.backend)
-    if names in run.missing:  # not begun: nothing of it is known but the suite's configuration
+    if "--".join(names) in run.missing:  # not begun: nothing of it is known but the suite's configuration
         config = run.suite.config
         return (line.seed, line.search.get("batch_size")) == (config.get("seed"), config.get("batch_size"))
     return any(
         cell.status != "ok"
         and (cell.dataset, cell.method, cell.backend) == names
         and search_facts(cell, run) == line.search
-        for cell in run.suite.cells
+        for cell in run.cells
     )
 
 

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from bench.errors import UsageError
-from bench.images import write_bytes
 from reports.pages.blocks import Axis, Block, Lines, Mark, Section, Series, TableBlock, Text
-from reports.pages.render import render
+from reports.pages.render import render, write_html
 from reports.table import Column, Entry, Table, Value
 from reports.trend import Latest, Trend, moment
 from reports.trend_lines import Change, Line, Point
 from reports.trend_records import Night, software_changes
-from reports.trend_steps import LEAST, NIGHTS
+from reports.trend_steps import LEAST, NIGHTS, VISIBLE
 
 TOLD = 3
 """Nights with a step that a chart's description names."""
@@ -26,9 +24,9 @@ HOW_TO_READ = (
 )
 RULE = (
     f"A step is where up to {NIGHTS} nights before and up to {NIGHTS} from a night on, at least {LEAST} on each side, "
-    "do not overlap and the space between them is wider than the spread of either side; of a hundred steady figures "
-    "one may show a step by chance. It says when a figure changed, "
-    "not why: the commits named are the last one measured before and the first one measured after."
+    "do not overlap, the space between them is wider than the spread of either side, and their medians differ by "
+    f"{100 * VISIBLE:g} % or more; of a hundred steady figures one may show a step by chance. It says when a figure "
+    "changed, not why: the commits named are the last one measured before and the first one measured after."
 )
 
 
@@ -188,7 +186,7 @@ def _nights_section(trend: Trend) -> Section:
     columns = [Column(name) for name in ("night (UTC)", "machine", "commit", "suites", "finished cells")]
     table = Table("Nights", [*columns, Column("missing"), Column("timings flagged")], [])
     for row, night in enumerate(reversed(trend.nights)):
-        cells = [cell for run in night.runs for cell in run.suite.cells]
+        cells = [cell for run in night.runs for cell in run.cells]
         finished = sum(cell.status == "ok" for cell in cells)
         planned = len(cells) + sum(len(run.missing) for run in night.runs)
         table.rows.append(
@@ -248,10 +246,4 @@ def write_trend(trend: Trend, path: Path) -> Path:
     Raises:
         UsageError: the file cannot be written.
     """
-    content = render_trend(trend)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
-    except OSError as error:
-        raise UsageError(f"--output {path} cannot be written: {error.strerror}") from error
-    return path
+    return write_html(path, render_trend(trend))

@@ -2,21 +2,20 @@
 
 import datetime
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.compare import timing_flags
 from bench.errors import BenchError
-from bench.record import CellRecord, SuiteRecord, read_suite
+from bench.record import CellRecord, Journal, SuiteRecord, cells_of, missing_cells, read_suite
+from reports.records import is_by_verify, walk_suites
 
 NIGHT_S = 12 * 3600.0
 """Runs of one commit on one machine that start within this time of the first one are one night's."""
-RECORD = "suite.json"
-VERIFY = ["verify"]
-"""The verb whose suites are no measurements of a night."""
+JOURNAL = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -39,42 +38,44 @@ class Run:
     """A suite as it was read.
 
     Attributes:
+        cells: its cells, those too that were killed before they came into suite.json; `finished` of one that did not
+            finish counts the samples of its journal.
+        journals: samples of cells that left a journal and no record, by "dataset--method--backend".
         time: of its start, seconds since 1970.
         machine: everything that decides how fast it is, in words.
         software: package -> version, and what else was installed.
     """
 
     suite: SuiteRecord
+    cells: list[CellRecord]
     time: float
     machine: str
     code: Code
     software: Mapping[str, str]
+    journals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> list[str]:
         """Cells without figures, with the reason."""
         suite = self.suite
         told = []
-        for cell in suite.cells:
+        for cell in self.cells:
             if cell.status != "ok":
-                reason = f": {cell.error}" if cell.error else f", {cell.finished} of {cell.samples} samples recorded"
-                told.append(f"{cell.id} is {cell.status}{reason}")
-        told += [f"{'--'.join(names)} was not begun" for names in self.missing]
+                why = f" ({cell.status}: {cell.error})" if cell.error else ""
+                told.append(f"{cell.id} did not finish: {cell.finished} of {cell.samples} samples{why}")
+        told += [self._missing(name) for name in self.missing]
         if suite.status != "ok" and not told:
             told.append(f"suite {suite.id} is {suite.status}")
         return told
 
+    def _missing(self, name: str) -> str:
+        count = self.journals.get(name)
+        return f"{name} was not begun" if count is None else f"{name} did not finish: {count} samples, and no record"
+
     @property
-    def missing(self) -> list[tuple[str, str, str]]:
-        """(dataset, method, backend) of cells that the suite was to have and does not hold."""
-        config, held = self.suite.config, {(cell.dataset, cell.method, cell.backend) for cell in self.suite.cells}
-        planned = [
-            (dataset, method, backend)
-            for dataset in config.get("dataset", [])
-            for method in config.get("method", [])
-            for backend in config.get("backend", [])
-        ]
-        return [names for names in planned if names not in held]
+    def missing(self) -> list[str]:
+        """Cells that the suite was to have and does not hold: "dataset--method--backend"."""
+        return missing_cells(self.suite, self.cells)
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,13 @@ class Night:
     @cached_property
     def flags(self) -> list[str]:
         """Why timings of this night are not to be trusted."""
-        cells = [cell for run in self.runs for cell in run.suite.cells]
-        return list(dict.fromkeys(f"{cell.id}: {flag}" for cell in cells for flag in timing_flags(cell)))
+        cells = [cell for run in self.runs for cell in run.cells]
+        return list(dict.fromkeys(f"{cell.id}: {flag}" for cell in cells for flag in time_doubts(cell)))
 
 
-def timing_flags(cell: CellRecord) -> list[str]:
-    """Why a cell's timings are not to be trusted."""
-    flags = [*cell.timings.get("timing_flags", []), *cell.execution.get("flags", [])]
-    return flags + (["resumed: rates are those of the last session"] if cell.sessions > 1 else [])
+def time_doubts(cell: CellRecord) -> list[str]:
+    """Why a cell's times do not compare with those of other nights: its flags, and that it was resumed."""
+    return timing_flags(cell) + (["resumed: rates are those of the last session"] if cell.sessions > 1 else [])
 
 
 def machine_of(environment: Mapping[str, Any]) -> str:
@@ -148,7 +148,7 @@ def _software(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_run(folder: Path) -> Run:
-    """A suite's record.
+    """A suite's record, with the cells that suite.json holds.
 
     Raises:
         UsageError: no record, or a damaged one.
@@ -161,15 +161,18 @@ def read_run(folder: Path) -> Run:
     git = suite.environment.get("git") or {}
     code = Code(str(git.get("commit") or ""), bool(git.get("dirty")))
     environment = suite.environment
-    return Run(suite, time.timestamp(), machine_of(environment), code, _software(environment))
+    return Run(suite, suite.cells, time.timestamp(), machine_of(environment), code, _software(environment))
 
 
 def find_runs(folders: Iterable[Path]) -> Found:
-    """Every suite under some folders that a night measured, each once: copies of a record count as one."""
+    """Every suite under some folders that a night measured, each once: copies of a record count as one.
+
+    Where the record of a cell is damaged, that is listed and the suite is shown as suite.json has it.
+    """
     runs: dict[tuple[str, str], Run] = {}
     unread: dict[Path, Unread] = {}
     for folder in folders:
-        for path, reason in _walk(folder):
+        for path, reason in walk_suites(folder):
             if reason:
                 unread[path] = Unread(path, reason)
                 continue
@@ -178,21 +181,39 @@ def find_runs(folders: Iterable[Path]) -> Found:
             except (BenchError, ValueError) as error:
                 unread[path] = Unread(path, str(error))
                 continue
-            if run.suite.command.split()[3:4] != VERIFY:  # python -m bench verify
-                runs.setdefault((run.suite.id, run.suite.started), run)
+            if is_by_verify(run.suite):
+                continue
+            try:
+                cells = cells_of(path, run.suite)
+                run = replace(run, cells=cells)
+                run = replace(run, cells=[_counted(path, cell) for cell in cells], journals=_journals(path, run))
+            except BenchError as error:
+                unread[path] = Unread(path, str(error))
+            runs.setdefault((run.suite.id, run.suite.started), run)
     return Found(sorted(runs.values(), key=lambda run: run.time), list(unread.values()))
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Suites' folders under a folder, or folders that cannot be read with the reason; by name."""
-    problems: list[OSError] = []
-    for path, folders, files in os.walk(folder, onerror=problems.append):
-        folders.sort()
-        if RECORD in files:
-            yield Path(path), ""
-            folders.clear()  # there are no suites in a suite
-    for problem in problems:
-        yield Path(problem.filename), problem.strerror or str(problem)
+def _counted(folder: Path, cell: CellRecord) -> CellRecord:
+    """A cell that was killed, with the samples that it had finished by then: its record still has the count of before.
+
+    Raises:
+        RunError: its journal is damaged.
+    """
+    if cell.status == "ok":
+        return cell
+    rows = len(Journal(folder / cell.id / JOURNAL).peek())
+    return cell.model_copy(update={"finished": max(cell.finished, rows)})
+
+
+def _journals(folder: Path, run: Run) -> dict[str, int]:
+    """Samples of the missing cells that left a journal.
+
+    Raises:
+        RunError: one is damaged.
+    """
+    seed = run.suite.config.get("seed")
+    paths = {name: folder / f"{name}--s{seed}" / JOURNAL for name in run.missing}
+    return {name: len(Journal(path).peek()) for name, path in paths.items() if path.is_file()}
 
 
 def nights_of(runs: Sequence[Run]) -> list[Night]:

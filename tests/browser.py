@@ -53,3 +53,8 @@ def page(browser: Browser) -> Iterator[Page]:
     yield found
     context.close()
     assert not problems, problems
+
+
+def clipboard(page: Page) -> str:
+    """What was copied, with plain line ends."""
+    return page.evaluate("navigator.clipboard.readText()").replace("\r\n", "\n")

@@ -46,6 +46,12 @@ def test_a_mean_leaves_out_what_is_not_there() -> None:
     assert (band.low[:2] < band.mean[:2]).all() and (band.mean[:2] < band.high[:2]).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (2, 1), (3, 0)])
+def test_where_nothing_is_there_nothing_is_known(shape: tuple[int, int]) -> None:
+    band = mean_band(np.full(shape, np.nan), np.arange(shape[0]), numpy_generator("test"))
+    assert all(part.shape == shape[1:] and np.isnan(part).all() for part in band)
+
+
 def test_one_image_has_no_interval() -> None:
     band = mean_band(np.array([[0.2], [0.4]]), np.array(["a", "a"]), numpy_generator("test"))
     assert band.mean.tolist() == pytest.approx([0.3])

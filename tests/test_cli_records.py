@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ import pytest
 from torch import nn
 
 from bench import cli
-from bench.record import Journal, SuiteRecord, read_suite, write_json
+from bench.record import Journal, SuiteRecord, locked, read_suite, write_json
+from reports.records import walk_suites
 from tests.tiny_cell import run_cell, tiny_cell
 
 
@@ -108,8 +110,50 @@ def test_an_unfinished_suite_is_reported_and_says_so(bench: Bench, runs: Path, s
     done = bench("report", "runs/one", "-o", "x.html")
     assert done.code == 0, done.error
     page = Path("x.html").read_text()
-    assert f"is {status}" in page and "2 of 3 samples" in page and "<disk>" not in page
-    assert status in bench("show", "runs/one").out
+    shown = "killed" if status == "running" else status
+    assert f"is {shown}" in page and "2 of 3 samples" in page and "<disk>" not in page
+    for form in ("text", "csv", "markdown", "latex"):
+        out = bench("show", "runs/one", "--format", form).out
+        assert shown in out and "running" not in out, form
+    (row,) = csv.DictReader(io.StringIO(bench("show", "runs/one", "--format", "csv").out))
+    assert (row["n"], row["of"], row.get("success", "")) == ("2", "3", "")
+
+
+def test_show_says_running_while_a_process_writes(bench: Bench, runs: Path) -> None:
+    suite = read_suite(runs / "one")
+    write_json(runs / "one/suite.json", suite.model_copy(update={"status": "running"}))
+    assert "(killed)" in bench("show", "runs/one").out
+    with locked(runs / "one"):
+        assert "(running)" in bench("show", "runs/one").out
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "markdown", "latex"])
+def test_show_lists_cells_that_were_never_begun(bench: Bench, runs: Path, form: str) -> None:
+    suite = read_suite(runs / "one")
+    config = {"dataset": ["toy"], "method": ["ac-re"], "backend": ["eager", "compile"]}
+    write_json(runs / "one/suite.json", suite.model_copy(update={"status": "running", "config": config}))
+    out = bench("show", "runs/one", "--format", form).out
+    assert "never begun" in out and re.search("toy.+ac-re.+compile", out)
+
+
+def test_copies_of_mlflow_are_no_suites(bench: Bench, runs: Path, tmp_path: Path) -> None:
+    store = runs / "mlflow-artifacts/x/artifacts"
+    store.mkdir(parents=True)
+    (store / "suite.json").write_text("{}")
+    done = bench("report", "runs", "-o", "all.html")
+    assert done.code == 0, done.error
+    assert [path for path, _ in walk_suites(runs)] == [runs / "deep/two", runs / "one"]
+    assert "is not a record" in sentence(bench("report", store))  # named, it is read
+
+
+def test_suites_of_verify_are_taken_where_they_are_named(bench: Bench, runs: Path) -> None:
+    suite = read_suite(runs / "one").model_copy(update={"command": "python -m bench verify --backend compile"})
+    write_json(runs / "deep/two/suite.json", suite)
+    assert bench("report", "runs").out.split() == ["runs/one/report.html"]
+    for named in ("runs/deep", "runs/deep/two"):
+        assert bench("report", named).out.split() == ["runs/deep/two/report.html"]
+    shutil.rmtree(runs / "one")
+    assert "no suite but those of verify" in sentence(bench("report", "runs"))
 
 
 def test_show_in_every_format(bench: Bench, runs: Path) -> None:
@@ -117,8 +161,13 @@ def test_show_in_every_format(bench: Bench, runs: Path) -> None:
     (heading, row) = csv.reader(io.StringIO(bench("show", "runs/one", "--format", "csv").out))
     success = read_suite(runs / "one").cells[0].summary["validity/success_rate"].value
     assert float(dict(zip(heading, row, strict=True))["success"]) == success
-    assert bench("show", "runs/one", "--format", "markdown").out.startswith("**one: means with 95 % bootstrap")
-    assert r"\toprule" in bench("show", "runs/one", "--format", "latex").out
+    assert bench("show", "runs/one", "--format", "markdown").out.startswith(
+        "**one: means and rates with 95 % intervals"
+    )
+    short, whole = (bench("show", "runs/one", "--format", "latex", *more).out for more in ([], ["--all"]))
+    assert r"\toprule" in short and "oracle-target" in short and "steps" not in short and "occupancy" not in short
+    assert "steps" in whole and "occupancy" in whole
+    assert "--all is for --format latex" in sentence(bench("show", "runs/one", "--format", "csv", "--all"))
     assert "did you mean 'latex'?" in sentence(bench("show", "runs/one", "--format", "latx"))
 
 
@@ -152,10 +201,24 @@ def test_a_damaged_record_is_refused(bench: Bench, runs: Path, content: bytes) -
         assert "runs/one/suite.json is not a record" in sentence(bench(verb, "runs/one"))
 
 
-def test_a_damaged_table_is_refused(bench: Bench, runs: Path) -> None:
+def test_a_damaged_table_is_told_on_the_page(bench: Bench, runs: Path) -> None:
     (table,) = (runs / "one").glob("*/samples.parquet")
     table.write_bytes(table.read_bytes()[:100])
-    assert "samples.parquet cannot be read" in sentence(bench("report", "runs/one"))
+    assert bench("report", "runs/one").code == 0
+    page = (runs / "one/report.html").read_text()
+    assert "Cell ac-re, eager is unreadable: samples.parquet cannot be read" in page and str(runs) not in page
+
+
+def test_a_backend_that_computes_nothing_is_marked_in_every_format(bench: Bench, runs: Path) -> None:
+    recorded = read_suite(runs / "one")
+    (cell,) = recorded.cells
+    empty = cell.model_copy(update={"backend": "null"})
+    write_json(runs / "one" / cell.id / "result.json", empty)
+    write_json(runs / "one/suite.json", recorded.model_copy(update={"cells": [empty]}))
+    for form in ("csv", "text"):
+        assert "means nothing" in bench("show", "runs/one", "--format", form).out
+    for form in ("markdown", "latex"):
+        assert "its counterfactuals mean nothing" in bench("show", "runs/one", "--format", form).out
 
 
 def test_the_same_page_from_mlflow(bench: Bench, runs: Path) -> None:

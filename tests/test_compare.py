@@ -67,6 +67,13 @@ def write_suite(folder: Path, cells: list[tuple[CellRecord, pd.DataFrame]], **en
     return folder
 
 
+def rewrite_suite(folder: Path, suite: SuiteRecord) -> None:
+    """Write a suite that was changed, with its cells."""
+    write_json(folder / "suite.json", suite)
+    for record in suite.cells:
+        write_json(folder / record.id / "result.json", record)
+
+
 def compared(tmp_path: Path, new: pd.DataFrame, base: pd.DataFrame | None = None) -> Comparison:
     first = samples() if base is None else base
     theirs = write_suite(tmp_path / "base", [(cell_record("ac-re", "eager"), first)])
@@ -139,6 +146,13 @@ def test_a_cell_that_new_lacks_or_did_not_finish_is_missing(tmp_path: Path) -> N
     found = compare_records(base, write_suite(tmp_path / "two", [(failed, samples()), both[1]]), 1.05, VerifyConfig())
     assert [cell.verdict for cell in found.cells] == ["missing", "ok"]
     assert "failed" in found.cells[0].note
+    killed = write_suite(tmp_path / "killed", both)
+    running = both[0][0].model_copy(update={"status": "running"})
+    write_json(killed / running.id / "result.json", running)
+    write_json(killed / "suite.json", read_suite(killed).model_copy(update={"cells": [both[1][0]]}))
+    found = compare_records(base, killed, 1.05, VerifyConfig())
+    assert [cell.verdict for cell in found.cells] == ["missing", "ok"]
+    assert found.cells[0].note.endswith("is running")  # though suite.json does not know it yet
 
 
 @pytest.mark.parametrize(
@@ -158,7 +172,7 @@ def test_records_that_are_not_comparable_are_refused(change: Any, named: str, tm
     shutil.copytree(base, tmp_path / "new")
     suite = read_suite(tmp_path / "new")
     change(suite)
-    write_json(tmp_path / "new/suite.json", suite)
+    rewrite_suite(tmp_path / "new", suite)
     with pytest.raises(NotComparable) as error:
         compare_records(base, tmp_path / "new", 1.05, VerifyConfig())
     assert named in str(error.value)

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.compare import NotComparable, compare_records, parse_pairs
 from bench.errors import UsageError
-from bench.record import read_suite, write_json
+from bench.record import read_suite
 from bench.sections import VerifyConfig
 from methods.noise import numpy_normal
 from tests.test_cli import bench, sentence
-from tests.test_compare import cell_record, samples, verdicts, write_suite
+from tests.test_compare import cell_record, rewrite_suite, samples, verdicts, write_suite
 
 PAIR = [("ac-re", "ac-re-gn")]
 
@@ -101,8 +101,8 @@ def test_methods_are_compared_on_the_same_terms_only(change: Any, named: str, tm
     theirs.config["metrics"] = {"filter_depth": 5}
     ours.config["metrics"] = {"filter_depth": 5}
     change(ours)
-    write_json(base / "suite.json", theirs)
-    write_json(new / "suite.json", ours)
+    rewrite_suite(base, theirs)
+    rewrite_suite(new, ours)
     with pytest.raises(NotComparable) as error:
         compare_records(base, new, 1.05, VerifyConfig(), PAIR)
     assert named in str(error.value)

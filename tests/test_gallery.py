@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,17 @@ def test_cells_share_inputs_and_samples_and_a_picture_stands_once(tmp_path):
     assert [item["sample"] for item in shown.items] == [0, 1, 2, 3, 4] * 2
     assert [item["pictures"][0] for item in shown.items[:5]] == [item["pictures"][0] for item in shown.items[5:]]
     assert len(set(shown.pictures)) == len(shown.pictures) == 5 + 2 * (5 + 5)
+
+
+def test_other_data_of_the_same_names_are_other_samples(tmp_path):
+    folders = [write_record(tmp_path / name, 3) for name in ("a", "b")]
+    write_png(folders[1] / "inputs-square" / file_name("synthetic/00001"), np.zeros((64, 64, 3), np.uint8))
+    first, second = read_cells(folders)
+    assert [item["sample"] for item in of(gallery.build([first, second])).items] == [0, 1, 2, 0, 1, 2]
+    facts = second.record.facts | {"data": "1" * 64}
+    other = replace(second, record=second.record.model_copy(update={"facts": facts}))
+    other.samples.loc[2, "target"] += 0.1
+    assert [item["sample"] for item in of(gallery.build([first, other])).items] == [0, 1, 2, 0, 3, 4]
 
 
 def test_less_room_means_smaller_pictures_then_fewer(tmp_path):

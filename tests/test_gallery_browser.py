@@ -104,6 +104,16 @@ def test_worst_first_shows_failures_and_then_falling_errors(opened, shown):
     assert names(opened) == list(judged["id"])[::-1][:24]
 
 
+def test_an_error_that_is_not_finite_is_among_the_worst(page, tmp_path):  # noqa: F811
+    lost = "synthetic/00002"
+    record = write_record(
+        tmp_path / "run", 6, edit=lambda row: row | ({"prediction": float("inf")} if row["id"] == lost else {})
+    )
+    page.goto(write(tmp_path, read_cells([record])))
+    page.get_by_role("button", name="Worst first").click()
+    assert names(page)[0] == lost
+
+
 ORDERS = {
     "oracle": ("oracle_target_mae", False),
     "change": ("change_l1", False),

@@ -1,115 +1,21 @@
-"""The gate: planted faults, losses and slowdowns are found in this order; noise and few repeats decide nothing."""
+"""The gate: losses and slowdowns are found, quality before speed; noise and few repeats decide nothing."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
 from typer.testing import CliRunner
 
-from backends import BACKENDS
 from bench.cli import app
 from bench.compare import NotComparable
-from bench.errors import RunError, UsageError
-from bench.gate import CellGate, GateReport, gate
-from bench.images import png_bytes
-from bench.record import CellRecord, SuiteRecord, read_cell, read_suite, write_json
-from bench.sections import MetricsConfig, VerifyConfig
-from bench.verify import Verified, VerifyRecord
-from methods.noise import numpy_normal
-from reports.gate_report import headline
-from tests.faulty_backends import FAULTY
-from tests.test_compare import MACHINE, cell_record
-from tests.tiny_cell import run_cell, tiny_cell
-
-COUNT = 20
-EXECUTION = {
-    "backend": "compile", "device": "cpu", "flags": [],
-    "networks": {"denoiser": {"dtype": "torch.bfloat16", "graph_breaks": 0, "build_seconds": 2.0}},
-}  # fmt: skip
-Change = Callable[[CellRecord, pd.DataFrame], None]
-
-
-def samples(shift: int = 0) -> pd.DataFrame:
-    """A cell's table; `shift` is the grey levels by which its images differ from those of others."""
-    error = 0.05 + 0.02 * np.abs(numpy_normal(22, (COUNT,)))
-    columns = {"oracle_target_mae": error, "square_mae": error, "background_mae": error / 10}
-    return pd.DataFrame(
-        {
-            "id": [f"s{i}" for i in range(COUNT)], "image": [f"{i}.png" for i in range(COUNT)], "shift": shift,
-            "seconds": 1 + 0.3 * np.abs(numpy_normal(21, (COUNT,))), "valid": (np.arange(COUNT) < 18).astype(float),
-            "prediction": 0.5 + shift / 100, "oracle": 0.5, "steps": 9,
-            "failure": pd.Series([None] * COUNT, dtype=object), **columns,
-        }
-    )  # fmt: skip
-
-
-def write_cell(folder: Path, record: CellRecord, frame: pd.DataFrame) -> None:
-    (folder / record.id / "images").mkdir(parents=True)
-    for index, row in enumerate(frame.itertuples()):
-        pixels = (np.arange(4 * 4 * 3).reshape(4, 4, 3) * (index % 5) + 40 + row.shift) * (row.shift >= 0)
-        (folder / record.id / "images" / row.image).write_bytes(png_bytes(pixels.astype(np.uint8)))
-    frame.to_parquet(folder / record.id / "samples.parquet", index=False)
-    write_json(folder / record.id / "result.json", record)
-
-
-def finished(method: str = "ac-re", backend: str = "compile") -> CellRecord:
-    record = cell_record(method, backend)
-    record.samples = record.finished = COUNT
-    record.execution = json.loads(json.dumps(EXECUTION)) | {"backend": backend}
-    return record
-
-
-def write_repeat(folder: Path, change: Change | None = None, *cells: CellRecord, **environment: Any) -> Path:
-    """A suite whose cells `change` may spoil."""
-    folder.mkdir(parents=True)
-    records = list(cells) or [finished()]
-    for record in records:
-        frame = samples()
-        if change is not None:
-            change(record, frame)
-        write_cell(folder, record, frame)
-    environment = MACHINE | {"git": {"commit": "c" * 40, "dirty": False}} | environment
-    suite = SuiteRecord(
-        id=folder.name, command="", status="ok", config_set={}, config={}, environment=environment, cells=records,
-        started="now",
-    )  # fmt: skip
-    write_json(folder / "suite.json", suite)
-    return folder
-
-
-def timed(slower: float, change: Change | None = None) -> Change:
-    def apply(record: CellRecord, frame: pd.DataFrame) -> None:
-        frame["seconds"] *= slower
-        if change is not None:
-            change(record, frame)
-
-    return apply
-
-
-def side(folder: Path, slower: float = 1.0, change: Change | None = None, count: int = 3) -> Path:
-    """A folder of process repeats, 1 % apart from each other."""
-    for number in range(1, count + 1):
-        write_repeat(folder / f"repeat-{number}", timed(slower * (1 + 0.01 * number), change))
-    return folder
-
-
-def judged(tmp_path: Path, slower: float = 1.0, change: Change | None = None, count: int = 3) -> GateReport:
-    return gate(side(tmp_path / "base", count=count), side(tmp_path / "new", slower, change, count))
-
-
-def only(report: GateReport) -> CellGate:
-    (cell,) = report.cells
-    return cell
-
-
-def verdicts(report: GateReport) -> tuple[str, ...]:
-    return tuple(check.verdict for check in only(report).checks)
+from bench.errors import UsageError
+from bench.gate import GateReport, gate, gate_alone
+from bench.record import CellRecord, read_suite, write_json
+from bench.sections import VerifyConfig
+from reports.gate_report import headline, markdown
+from tests.gate_sides import COUNT, Change, flag, judged, only, side, verdicts, write_repeat, write_verification
 
 
 def test_the_same_work_at_the_same_speed_passes(tmp_path: Path) -> None:
@@ -117,6 +23,9 @@ def test_the_same_work_at_the_same_speed_passes(tmp_path: Path) -> None:
     assert verdicts(report) == ("ok", "ok", "ok")
     assert (report.verdict, report.passed(strict=True)) == ("ok", True)
     assert "bit-identical" in only(report).quality.reasons[0]
+    figures = {figure.name: (figure.verdict, figure.note) for figure in only(report).quality.figures}
+    assert figures["success rate"] == ("ok", "bit-identical")  # 20 images alone would decide nothing
+    assert {verdict for verdict, _ in figures.values()} == {"ok"}
     assert (report.base_repeats, report.new_commit) == (["repeat-1", "repeat-2", "repeat-3"], "c" * 40)
     assert headline(report) == "Gate passed: 1 ok"
     assert GateReport.model_validate_json(report.model_dump_json()) == report
@@ -174,6 +83,9 @@ def test_quality_is_judged_with_margins(tmp_path: Path, change: Change, verdict:
     assert verdicts(report)[:2] == ("ok", verdict)
     assert words in only(report).quality.reasons[0]
     assert only(report).verdict == verdict
+    if verdict == "ok":  # no figure says otherwise, however wide its interval is
+        assert {figure.verdict for figure in only(report).quality.figures} == {"ok"}
+        assert "ok (`numerically equal`)" in markdown(report)
     assert report.passed() == (verdict == "ok")
 
 
@@ -190,76 +102,6 @@ def test_margins_are_those_of_base_unless_given(tmp_path: Path) -> None:
     assert runner.invoke(app, ["gate", str(base), str(new), "-s", "verify.target_error_margin=0.5"]).exit_code == 0
 
 
-def fail_cell(record: CellRecord, frame: pd.DataFrame) -> None:
-    record.status, record.error = "failed", "out of | memory\n<b>"
-
-
-def fail_samples(record: CellRecord, frame: pd.DataFrame) -> None:
-    frame.loc[3:4, "failure"] = "non-finite gradient at step 2"
-
-
-def cut(record: CellRecord, frame: pd.DataFrame) -> None:
-    record.finished = COUNT - 1
-
-
-def not_finite(record: CellRecord, frame: pd.DataFrame) -> None:
-    frame.loc[5, "prediction"] = np.inf
-
-
-def blank(record: CellRecord, frame: pd.DataFrame) -> None:
-    frame.loc[4:6, "shift"] = -1
-
-
-def fall_back(record: CellRecord, frame: pd.DataFrame) -> None:
-    record.execution["networks"]["denoiser"]["dtype"] = "torch.float32"
-
-
-def on_cpu(record: CellRecord, frame: pd.DataFrame) -> None:
-    record.execution["device"] = "other"
-
-
-def flag(record: CellRecord, frame: pd.DataFrame) -> None:
-    record.timings["timing_flags"] = ["out of memory at 8 slots, continued with 4"]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (fail_cell, "is failed (out of | memory <b>)"),
-        (fail_samples, "2 samples have no counterfactual where BASE has one"),
-        (cut, "holds 19 of 20 samples"),
-        (not_finite, "prediction is not a finite number in 1 samples"),
-        (blank, "2 saved images are of one single colour"),  # the third is so in BASE, too
-        (fall_back, "another dtype of denoiser: torch.float32, BASE with torch.bfloat16"),
-        (on_cpu, "another device: other, BASE with cpu"),
-        (flag, "flagged: out of memory at 8 slots"),
-    ],
-)
-def test_a_cell_that_is_not_correct_shows_no_speed(tmp_path: Path, change: Change, words: str) -> None:
-    base = side(tmp_path / "base")
-    new = side(tmp_path / "new", slower=0.5)
-    shutil.rmtree(new / "repeat-2")
-    write_repeat(new / "repeat-2", timed(0.5, change))  # one repeat is enough
-    report = gate(base, new)
-    assert verdicts(report) == ("failed", "skipped", "skipped")
-    assert (report.verdict, report.passed()) == ("failed", False)
-    (reason,) = only(report).correctness.reasons
-    assert reason.startswith("repeat-2: ")
-    assert words in reason
-    assert only(report).speed.figures == []
-
-
-def test_damaged_files_are_the_fault_of_their_side(tmp_path: Path) -> None:
-    base, new = side(tmp_path / "base", count=1), side(tmp_path / "new", count=1)
-    image = next(new.glob("*/*/images/7.png"))
-    image.write_bytes(image.read_bytes()[:20])
-    report = gate(base, new)
-    assert verdicts(report)[0] == "failed"
-    assert "7.png" in only(report).correctness.reasons[0]
-    with pytest.raises(UsageError, match="BASE cannot be compared with"):
-        gate(new, base)
-
-
 def test_flags_of_both_sides_only_spoil_the_speed(tmp_path: Path) -> None:
     base, new = side(tmp_path / "base", change=flag), side(tmp_path / "new", 1.5, change=flag)
     report = gate(base, new)
@@ -267,61 +109,64 @@ def test_flags_of_both_sides_only_spoil_the_speed(tmp_path: Path) -> None:
     assert "timing flagged" in only(report).speed.figures[0].note
 
 
-def test_options_of_the_backend_may_change_what_runs(tmp_path: Path) -> None:
-    def other(record: CellRecord, frame: pd.DataFrame) -> None:
-        fall_back(record, frame)
-        record.options["compile"] = {"precision": "float32"}
-
-    assert judged(tmp_path, change=other).verdict == "ok"
+def without_success(record: CellRecord, frame: pd.DataFrame) -> None:
+    frame["valid"] = 0.0
 
 
-def test_missing_cells_fail_and_new_ones_are_listed(tmp_path: Path) -> None:
-    base = write_repeat(tmp_path / "base", None, finished(), finished("diffae-re"))
-    new = write_repeat(tmp_path / "new", None, finished(), finished("ac-re-gn"))
-    report = gate(base, new)
-    assert [(cell.added, cell.verdict) for cell in report.cells] == [
-        (False, "inconclusive"), (False, "missing"), (True, "ok"),
-    ]  # fmt: skip
-    assert (report.verdict, report.passed()) == ("missing", False)
-    assert "1 ok" in headline(report)
-    broken = write_repeat(tmp_path / "broken", fail_cell, finished("ac-re-gn"))
-    assert [cell.verdict for cell in gate(write_repeat(tmp_path / "one"), broken).cells] == ["missing", "failed"]
-    half = side(tmp_path / "half", count=2)  # one process lacks it
-    write_repeat(half / "repeat-3", None, finished("ac-re-gn"))
-    assert gate(tmp_path / "one", half).verdict == "missing"
+def test_seconds_per_valid_are_skipped_where_neither_side_has_a_valid_one(tmp_path: Path) -> None:
+    base = side(tmp_path / "base", change=without_success)
+    report = gate(base, side(tmp_path / "new", change=without_success))
+    assert verdicts(report) == ("ok", "ok", "ok")
+    assert report.passed(strict=True)
+    figure = only(report).speed.figures[1]
+    assert (figure.name, figure.verdict) == ("seconds per valid", "skipped")
+    assert figure.note == "neither side has a valid counterfactual"
+    assert "skipped (`neither side has a valid counterfactual`)" in markdown(report)
+    better = gate(base, side(tmp_path / "better"))  # one side has: a figure that the other lacks
+    assert (only(better).speed.figures[1].verdict, better.passed(strict=True)) == ("inconclusive", False)
 
 
-def test_a_cell_that_base_did_not_finish_is_missing(tmp_path: Path) -> None:
-    report = gate(side(tmp_path / "base", change=fail_cell), side(tmp_path / "new"))
-    assert report.verdict == "missing"
-    assert "failed in BASE" in only(report).correctness.reasons[0]
+def test_a_repeat_that_is_on_both_sides_is_refused(tmp_path: Path) -> None:
+    base, new = side(tmp_path / "base"), side(tmp_path / "new", count=2)
+    (new / "repeat-3").symlink_to(base / "repeat-2")
+    for sides in ((base, base), (base, base / "repeat-1"), (base / "repeat-3", base), (base, new)):
+        with pytest.raises(UsageError, match="is in both BASE and NEW; a folder compared with itself proves nothing"):
+            gate(*sides)
+    assert gate(base / "repeat-1", base / "repeat-2").verdict == "inconclusive"
 
 
-def write_verification(folder: Path, verdict: str, method: str = "ac-re", commit: str = "c" * 40) -> Path:
-    folder.mkdir(exist_ok=True)
-    result = Verified(
-        dataset="square", method=method, backend="compile", verdict=verdict, reasons=["denoiser: gradient | off\x1b"],
-        networks=[], end_to_end=None,
-    )  # fmt: skip
-    environment = {"git": {"commit": commit}}
-    record = VerifyRecord(command="", repeats=2, config={}, environment=environment, results=[result], started="now")
-    write_json(folder / "verify.json", record)
-    return folder
+def copied(source: Path, target: Path, started: str | None = None) -> Path:
+    """A copy of a suite, or one that names another start."""
+    shutil.copytree(source, target)
+    if started is not None:
+        write_json(target / "suite.json", read_suite(target).model_copy(update={"started": started}))
+    return target
 
 
-def test_backends_that_verify_refuted_fail(tmp_path: Path) -> None:
-    base, new = side(tmp_path / "base"), side(tmp_path / "new")
-    assert "no verify.json" in gate(base, new).notes[0]
-    write_verification(new / "verify", "inconclusive")
-    assert (gate(base, new).verdict, gate(base, new).notes) == ("ok", [])
-    refuted = write_verification(tmp_path / "elsewhere", "different")
-    assert verdicts(gate(base, new, verify=refuted)) == ("failed", "skipped", "skipped")
-    other = gate(base, new, verify=write_verification(tmp_path / "elsewhere", "different", "diffae-re"))
-    assert (other.verdict, only(other).verdict) == ("failed", "ok")  # not in the matrix, and red all the same
-    with pytest.raises(NotComparable, match="verify that one"):
-        gate(base, new, verify=write_verification(tmp_path / "elsewhere", "equivalent", commit="d" * 40))
-    with pytest.raises(UsageError, match="holds no verify.json"):
-        gate(base, new, verify=base)
+def test_a_copy_is_no_process_repeat(tmp_path: Path) -> None:
+    base, new = side(tmp_path / "base"), side(tmp_path / "new", count=2)
+    copied(new / "repeat-2", new / "repeat-3")
+    words = "repeat-3 is a copy of .*new/repeat-2 .the same command and start.; every process repeat has to be a run"
+    for call in (lambda: gate(base, new), lambda: gate(new, base), lambda: gate_alone(new)):
+        with pytest.raises(UsageError, match=words):
+            call()
+    shutil.rmtree(new / "repeat-3")
+    assert gate(base, new).verdict == "inconclusive"
+    copied(base / "repeat-1", new / "repeat-3")  # of the other side
+    with pytest.raises(UsageError, match="new/repeat-3 is a copy of .*base/repeat-1 "):
+        gate(base, new)
+
+
+def test_equal_timings_of_every_call_are_a_copy(tmp_path: Path) -> None:
+    base, new = side(tmp_path / "base"), side(tmp_path / "new", count=2)
+    (latency,) = (cell / "latency.json" for cell in (new / "repeat-1").glob("square--*"))
+    latency.write_text('{"encode_s": [], "step_s": []}')  # nothing was timed: no mark of a run
+    third = copied(new / "repeat-1", new / "repeat-3", "later")
+    assert gate(base, new).verdict == "ok"
+    for folder in (new / "repeat-1", third):
+        (folder / latency.parent.name / "latency.json").write_text('{"encode_s": [0.25], "step_s": [0.5]}')
+    with pytest.raises(UsageError, match="repeat-3 is a copy of .*repeat-1 .the same latency.json"):
+        gate(base, new)
 
 
 def other_options(record: CellRecord, frame: pd.DataFrame) -> None:
@@ -343,35 +188,16 @@ def test_other_terms_are_refused(tmp_path: Path) -> None:
         gate(base, mixed)
 
 
-def real_repeat(networks: dict[str, nn.Module], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    cell = tiny_cell(networks, "ac-re", count=4, metrics=MetricsConfig(noise_draws=0))
-    try:
-        record, _ = run_cell(cell, folder)
-    except RunError:
-        record = read_cell(folder / cell.id)
-    suite = SuiteRecord(
-        id=folder.name, command="", status="ok", config_set={}, config={}, environment=MACHINE, cells=[record],
-        started="now",
-    )  # fmt: skip
-    write_json(folder / "suite.json", suite)
-
-
-def test_searches_on_a_backend_that_became_slow_or_wrong(
-    networks: dict[str, nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Real cells; the planted backends call themselves eager."""
-    real_repeat(networks, tmp_path / "base")
-    with monkeypatch.context() as patch:
-        patch.setitem(BACKENDS, "eager", FAULTY["slow"])
-        real_repeat(networks, tmp_path / "slow")
-    slow = only(gate(tmp_path / "base", tmp_path / "slow"))
-    assert (slow.correctness.verdict, slow.quality.verdict, slow.speed.verdict) == ("ok", "ok", "inconclusive")
-    assert "bit-identical" in slow.quality.reasons[0]
-    assert slow.speed.figures[0].value > 1.1
-    with monkeypatch.context() as patch:
-        patch.setitem(BACKENDS, "eager", FAULTY["overflowing"])
-        real_repeat(networks, tmp_path / "infinite")
-    wrong = only(gate(tmp_path / "base", tmp_path / "infinite"))
-    assert (wrong.correctness.verdict, wrong.speed.verdict) == ("failed", "skipped")
-    assert "every sample failed" in wrong.correctness.reasons[0]
+def test_backends_that_verify_refuted_fail(tmp_path: Path) -> None:
+    base, new = side(tmp_path / "base"), side(tmp_path / "new")
+    assert "no verify.json" in gate(base, new).notes[0]
+    write_verification(new / "verify", "inconclusive")
+    assert (gate(base, new).verdict, gate(base, new).notes) == ("ok", [])
+    refuted = write_verification(tmp_path / "elsewhere", "different")
+    assert verdicts(gate(base, new, verify=refuted)) == ("failed", "skipped", "skipped")
+    other = gate(base, new, verify=write_verification(tmp_path / "elsewhere", "different", "diffae-re"))
+    assert (other.verdict, only(other).verdict) == ("failed", "ok")  # not in the matrix, and red all the same
+    with pytest.raises(NotComparable, match="verify that one"):
+        gate(base, new, verify=write_verification(tmp_path / "elsewhere", "equivalent", commit="d" * 40))
+    with pytest.raises(UsageError, match="holds no verify.json"):
+        gate(base, new, verify=base)

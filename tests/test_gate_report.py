@@ -1,5 +1,8 @@
 """What the gate leaves: Markdown, JUnit XML, JSON and exit codes; hostile text stays text."""
 
+import json
+import os
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,9 +14,10 @@ from bench.cli import app
 from bench.compare import NotComparable
 from bench.errors import UsageError
 from bench.gate import GateReport, gate
+from bench.gate.repeats import one_line
 from bench.record import CellRecord, read_suite, write_json
-from reports.gate_report import code, headline, junit, markdown
-from tests.test_gate import finished, only, side, write_repeat, write_verification
+from reports.gate_report import code, headline, junit, markdown, reason_lines
+from tests.gate_sides import finished, only, side, write_repeat, write_verification
 
 
 def check_junit(data: bytes) -> dict[str, list[str]]:
@@ -131,11 +135,48 @@ def test_files_and_exit_codes(tmp_path: Path) -> None:
     assert len(check_junit(Path(files[1]).read_bytes())["error"]) == 1
 
 
+def test_no_earlier_verdict_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the files without the exit code must not take those of another gate for this one's."""
+    monkeypatch.chdir(tmp_path)
+    side(Path("base"))
+    side(Path("new"))
+    write_repeat(Path("far"), None, cpu="other")
+    files = [Path(name) for name in ("gate.md", "gate.xml", "gate.json")]
+    options = ["--markdown", "gate.md", "--junit", "gate.xml", "-o", "gate.json"]
+
+    def exit_code(*arguments: str) -> int:
+        return getattr(CliRunner().invoke(app, ["gate", *arguments, *options]).exception, "exit_code", 0)
+
+    assert exit_code("base", "new") == 0
+    assert json.loads(files[2].read_text())["verdict"] == "ok"
+    assert exit_code("base", "far") == 3
+    written = json.loads(files[2].read_text())
+    assert (written.keys(), written["verdict"]) == ({"verdict", "reason"}, "not comparable")
+    assert "they differ in cpu" in written["reason"]
+    assert exit_code("base", "new") == 0
+    assert all(path.is_file() for path in files)
+    assert exit_code("base", "nowhere") == 2
+    assert not any(path.exists() for path in files)
+
+
+def test_too_few_repeats_are_told_once(tmp_path: Path) -> None:
+    cells = [finished(), finished("diffae-re"), finished("ac-re-gn")]
+    report = gate(write_repeat(tmp_path / "base", None, *cells), write_repeat(tmp_path / "new", None, *cells))
+    assert report.verdict == "inconclusive"
+    page, _, _ = markdown(report, strict=True).partition("<details>")
+    for text in (page, "\n".join(reason_lines(report))):
+        assert text.count("cannot be significant") == 1
+        (line,) = (line for line in text.splitlines() if "cannot be significant" in line)
+        assert "1 and 1 process repeats cannot be significant; 3 a side can be" in line
+        assert all(cell.cell in line for cell in report.cells)
+    assert len(check_junit(junit(report, strict=True))["failure"]) == 3  # every cell has its own reasons there
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["base", "nowhere"], "nowhere is no folder"),
-        (["base", "no\udcff\x1bwhere"], "no\\udcff where is no folder"),
+        (["base", "no\udcff\x1bwhere"], "no\\udcff\\x1bwhere is no folder"),
         (["base", "empty"], "holds neither suite.json"),
         (["base", "torn"], "repeat-2 holds no record"),
         (["base", "base/../base"], "proves nothing"),
@@ -147,20 +188,40 @@ def test_files_and_exit_codes(tmp_path: Path) -> None:
         (["base", "other", "-s", "seed=2"], "margins only"),
         (["base", "other", "--junit", "empty"], "--junit"),
         (["base", "other", "--markdown", "/proc/nowhere/x.md"], "cannot be written"),
+        (["base", "other", "-o", "base/repeat-1/suite.json"], "would replace a record"),
+        (["base", "other", "-o", "pipe"], "is no regular file"),
+        # Refused before anything is read: that BASE is nowhere is not noticed yet.
+        (["nowhere", "base", "--junit", "base/repeat-1/suite.json/x.xml"], "repeat-1/suite.json is no folder"),
+        (["nowhere", "base", "-o", "base/repeat-1/suite.json/deep/x.json"], "repeat-1/suite.json is no folder"),
     ],
 )
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
     side(tmp_path / "base", count=1)
     side(tmp_path / "other", count=1)
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     side(tmp_path / "torn", count=1)
     (tmp_path / "torn/repeat-2").mkdir()
     write_repeat(tmp_path / "damaged/repeat-1")
     (tmp_path / "damaged/repeat-1/suite.json").write_text("{")
     none = read_suite(write_repeat(tmp_path / "none"))
-    none.cells = []
+    shutil.rmtree(tmp_path / "none" / none.cells.pop().id)
     write_json(tmp_path / "none/suite.json", none)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["gate", *arguments])
     assert isinstance(found.exception, UsageError), found.output
     assert words in str(found.exception)
+
+
+def test_a_folder_that_may_not_be_written_to_is_noticed_first(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.access(tmp_path / "closed", os.W_OK):
+        pytest.skip("this user may write anywhere, as root may")
+    arguments = ["nowhere", "base", "--markdown", str(tmp_path / "closed/deep/gate.md")]
+    found = CliRunner().invoke(app, ["gate", *arguments])
+    assert isinstance(found.exception, UsageError), found.output
+    assert str(found.exception).endswith("closed is not writable")
+
+
+def test_foreign_text_is_one_line_with_escapes() -> None:
+    assert one_line("two\nlines\ta\x1b[31m\udcffb\u202e") == "two lines a\\x1b[31m\\udcffb\\u202e"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +107,8 @@ def test_the_report_is_shown_among_the_artifacts(ui: Ui, page: Page) -> None:
     assert not errors
 
 
-def test_records_over_http_and_back(ui: Ui, tmp_path: Path) -> None:
+def test_records_over_http_and_back(ui: Ui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTERFACTUAL_BENCH_CACHE", str(tmp_path / "cache"))
     config = TrackingConfig(uri=ui.address, experiment="over http")
     assert Tracker(tmp_path, config).import_suite(ui.suite) == 2
     assert Tracker(tmp_path, config).import_suite(ui.suite) == 0
@@ -116,3 +118,13 @@ def test_records_over_http_and_back(ui: Ui, tmp_path: Path) -> None:
     assert [path.relative_to(back) for path in sorted(back.rglob("*")) if path.is_file()] == kept
     assert all((back / name).read_bytes() == (ui.suite / name).read_bytes() for name in kept)
     assert not (ROOT / "mlartifacts").exists()
+
+
+def test_imports_from_several_folders_of_runs_take_turns(
+    ui: Ui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COUNTERFACTUAL_BENCH_CACHE", str(tmp_path / "cache"))
+    config = TrackingConfig(uri=ui.address, experiment="at once")
+    with ThreadPoolExecutor(2) as threads:  # an open file is locked against another one of the same process, too
+        new = list(threads.map(lambda name: Tracker(tmp_path / name, config).import_suite(ui.suite), ("a", "b")))
+    assert sorted(new) == [0, 2]

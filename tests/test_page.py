@@ -147,6 +147,11 @@ def test_a_page_is_readable_without_scripts() -> None:
     ]  # fmt: skip
 
 
+def test_the_title_says_what_the_page_is() -> None:
+    assert "<title>a suite · counterfactual report</title>" in rendered()
+    assert "<h1>a suite</h1>" in rendered()
+
+
 def test_banner_is_absent_when_nothing_is_wrong() -> None:
     assert not [attributes for attributes in Page(rendered()).all("div") if attributes.get("class") == "banner"]
 

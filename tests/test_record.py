@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.errors import RunError, UsageError
 from bench.images import BadImage, file_name, read_image, to_float, to_uint8, write_png
-from bench.record import Journal, read_cell, read_suite
+from bench.record import CellRecord, Journal, SuiteRecord, missing_cells, now, read_cell, read_suite
 
 
 def journal_of(path: Path, count: int) -> Journal:
@@ -46,6 +46,18 @@ def test_records_that_are_not_there_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(UsageError, match="result.json"):
         read_cell(tmp_path)
+
+
+def test_cells_that_were_never_begun_are_named() -> None:
+    cell = CellRecord(
+        id="square--ac-re--eager--s0", dataset="square", method="ac-re", backend="eager", seed=0, fingerprint="",
+        facts={}, options={}, samples=1, started=now(),
+    )  # fmt: skip
+    config = {"dataset": ["square"], "method": ["ac-re", "diffae-re"], "backend": ["eager", "onnx"]}
+    suite = SuiteRecord(id="s", command="", config_set={}, config=config, environment={}, started=now())
+    lacking = ["square--ac-re--onnx", "square--diffae-re--eager", "square--diffae-re--onnx"]
+    assert missing_cells(suite, [cell]) == lacking
+    assert missing_cells(suite.model_copy(update={"config": {}}), []) == []
 
 
 def test_images_round_trip_exactly(tmp_path: Path) -> None:

@@ -1,36 +1,23 @@
-"""What the charts of a report are made of, against the records themselves."""
+"""What the charts of a report are made of, against the records themselves. See also tests/test_report_sweep.py."""
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
 
-from bench.record import CellRecord, Journal, SuiteRecord, now, write_json
-from reports.pages.blocks import Bars, Lines, Matrix, Scatter, Section, TableBlock, Text
+from bench.record import Journal
+from reports.pages.blocks import Bars, Matrix, Scatter, TableBlock
 from reports.pages.render import render
 from reports.pages.sections import bins, budget, pareto, stages, sweep
 from reports.pages.views import views
 from reports.records import Cell, read_cells
-from tests.tiny_cell import run_cell, tiny_cell
+from tests.charted_suites import COUNT, block, folder_fixture, granular_fixture, lines_of, texts, write_suite  # noqa: F401
 
 SECTIONS = (pareto, stages, budget, bins, sweep)
-TARGETS = (0.4, 0.5, 0.6)
-COUNT = 6
-
-
-def write_suite(folder: Path, records: Sequence[CellRecord], status: str = "ok", device: str = "cpu") -> None:
-    """A suite of cells that ran in `folder`."""
-    suite = SuiteRecord(
-        id=folder.name, command="python -m bench run", status=status, config_set={}, config={},
-        environment={"cpu": "A", "device": device}, cells=list(records), started=now(), ended=now(),
-    )  # fmt: skip
-    write_json(folder / "suite.json", suite)
 
 
 def cut(cell: Cell, rows: list[dict]) -> None:
@@ -43,24 +30,6 @@ def cut(cell: Cell, rows: list[dict]) -> None:
     write_suite(cell.folder, [cell.record.model_copy(update=left)], "interrupted")
 
 
-@pytest.fixture(scope="module")
-def folder(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three cells, one of them of the null backend."""
-    path = tmp_path_factory.mktemp("several")
-    kinds = [("ac-re", "eager"), ("diffae-re", "eager"), ("ac-re", "null")]
-    cells = [tiny_cell(networks, method, backend, count=COUNT) for method, backend in kinds]
-    write_suite(path, [run_cell(cell, path)[0] for cell in cells])
-    return path
-
-
-@pytest.fixture(scope="module")
-def granular_folder(networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cell with several reference values an image."""
-    path = tmp_path_factory.mktemp("granular")
-    write_suite(path, [run_cell(tiny_cell(networks, "ac-re", count=3, targets=TARGETS), path)[0]])
-    return path
-
-
 @pytest.fixture
 def single(folder: Path, tmp_path: Path) -> Cell:
     """One finished cell that a test may damage."""
@@ -68,22 +37,6 @@ def single(folder: Path, tmp_path: Path) -> Cell:
     shutil.copytree(folder / first.id, tmp_path / first.id)
     write_suite(tmp_path, [first])
     return read_cells([tmp_path])[0]
-
-
-def block(section: Section | None, name: str) -> object:
-    assert section is not None
-    return next(block for block in section.blocks if getattr(block, "id", None) == name)
-
-
-def texts(section: Section | None) -> str:
-    assert section is not None
-    return " ".join(block.text for block in section.blocks if isinstance(block, Text))
-
-
-def lines_of(section: Section | None, name: str, choice: str = "all cells") -> dict[str, list[tuple]]:
-    found = block(section, name)
-    assert isinstance(found, Lines)
-    return {series.name: series.points for series in found.choices[choice]}
 
 
 def test_every_section_is_finite_json_with_distinct_ids(folder: Path, granular_folder: Path) -> None:
@@ -153,6 +106,15 @@ def test_what_cannot_be_compared_is_said(folder: Path) -> None:
         assert words in texts(section)
     scatter = block(section, "pareto-1")
     assert isinstance(scatter, Scatter) and key not in scatter.axes
+
+
+def test_another_version_of_cuda_is_no_other_machine(folder: Path) -> None:
+    cells = [cell for cell in read_cells([folder]) if cell.record.backend == "eager"]
+    versions = [
+        replace(cell, suite=cell.suite.model_copy(update={"environment": {"gpu": {"name": "A", "cuda": version}}}))
+        for cell, version in zip(cells, ("12.8", "13.0"), strict=True)
+    ]
+    assert texts(pareto.build(versions)) == ""
 
 
 def test_cells_that_did_not_finish_are_no_points(folder: Path) -> None:
@@ -306,85 +268,3 @@ def test_views_show_backends_of_a_method_and_methods_on_a_backend(single: Cell) 
     assert found["methods on eager"] == [("ac-re", "eager"), ("pgd", "eager")]
     assert found["backends of pgd"] == [("pgd", "eager"), ("pgd", "onnx")]
     assert found["all cells"] == pairs
-
-
-# Success by start and target.
-
-
-def test_values_on_the_edge_of_a_bin_belong_to_the_one_above() -> None:
-    values = np.array([-0.01, 0.0, 0.19, 0.2, np.float32(0.6), 0.6 - 1e-9, 0.79, 1.0, 1.02])
-    found = bins.equal_bins(values)
-    assert found.of(values).tolist() == [0, 0, 0, 1, 3, 3, 3, 4, 4]
-    assert found.labels == ["0.0 to 0.2", "0.2 to 0.4", "0.4 to 0.6", "0.6 to 0.8", "0.8 to 1.0"]
-    assert bins.equal_bins(np.array([0.45, 0.7])).labels == ["0.4 to 0.6", "0.6 to 0.8"]
-    assert bins.equal_bins(np.array([0.45, 0.7])).of(np.array([0.45, 0.7])).tolist() == [0, 1]
-
-
-def test_few_round_targets_are_columns_of_their_own() -> None:
-    targets = np.array([0.2, 0.8, 0.2, 0.5], dtype=np.float32).astype(np.float64)
-    found = bins.target_bins(targets)
-    assert found.labels == ["0.2", "0.5", "0.8"] and found.of(targets).tolist() == [0, 2, 0, 1]
-    assert bins.target_bins(np.array([0.123, 0.7])).labels[0] == "0.0 to 0.2"
-    assert len(bins.target_bins(np.linspace(0, 1, 21)).labels) == 5
-
-
-def test_fields_hold_means_and_counts() -> None:
-    values = np.array([1.0, 0.0, np.nan, 0.5])
-    means, counts = bins.field_means(values, np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), (2, 2))
-    assert means == [[0.5, None], [None, 0.5]]
-    assert counts == [[2, 0], [0, 1]]
-
-
-def test_fields_add_up_to_the_success_rate(folder: Path) -> None:
-    cells = read_cells([folder])
-    section = bins.build(cells)
-    assert "ac-re, null" in texts(section)
-    for name, key in (("success", "validity/success_rate"), ("error", "validity/oracle_target_mae")):
-        matrix = block(section, f"bins-{name}-1")
-        assert isinstance(matrix, Matrix) and list(matrix.choices) == ["ac-re, eager", "diffae-re, eager"]
-        for cell in cells[:2]:
-            means, counts = (np.array(part, dtype=float) for part in matrix.choices[cell.label])
-            assert np.nansum(means * counts) / counts.sum() == pytest.approx(cell.record.summary[key].value, rel=1e-4)
-            assert matrix.high >= np.nanmax(means)
-
-
-# Several reference values an image.
-
-
-def test_lines_follow_the_reference_values(granular_folder: Path) -> None:
-    cells = read_cells([granular_folder])
-    section = sweep.build(cells)
-    samples = cells[0].samples
-    for judge, column in (("regressor", "prediction"), ("oracle", "oracle")):
-        lines = lines_of(section, "sweep-1", f"ac-re, eager, {judge}")
-        assert list(lines) == ["toy/0", "toy/1", "toy/2", "mean", "reference value"]
-        for name, points in list(lines.items())[:3]:
-            rows = samples[samples["source"] == name].sort_values("target")
-            assert [x for x, *_ in points] == pytest.approx(TARGETS)
-            assert [y for _, y, *_ in points] == pytest.approx(rows[column].tolist(), rel=1e-5)
-        assert lines["mean"][1][1] == pytest.approx(
-            samples[column][np.isclose(samples["target"], 0.5)].mean(), rel=1e-5
-        )
-        assert lines["mean"][1][2] <= lines["mean"][1][1] <= lines["mean"][1][3]
-        assert lines["reference value"] == [(0.4, 0.4, None, None), (0.6, 0.6, None, None)]
-
-
-def test_the_table_tells_monotonic_and_smooth(granular_folder: Path, folder: Path) -> None:
-    cell = read_cells([granular_folder])[0]
-    found = block(sweep.build([cell]), "sweep-table")
-    assert isinstance(found, TableBlock)
-    row = dict(zip((column.heading for column in found.table.columns), found.table.rows[0], strict=True))
-    paths = sweep.paths(cell.samples, "oracle").to_numpy()
-    assert row["images"] == 3 and row["reference values"] == 3
-    assert row["rising throughout, oracle"].value == pytest.approx((np.diff(paths) > 0).all(1).mean())
-    assert row["roughness, L1"].value == cell.record.summary["path/roughness_l1"].value
-    assert sweep.build(read_cells([folder])) is None, "one reference value an image"
-
-
-def test_a_failed_value_is_a_gap(granular_folder: Path) -> None:
-    cell = read_cells([granular_folder])[0]
-    samples = cell.samples
-    samples.loc[samples["id"] == "toy/1@0.5", ["prediction", "oracle"]] = np.nan
-    lines = lines_of(sweep.build([cell]), "sweep-1", "ac-re, eager, regressor")
-    assert [x for x, *_ in lines["toy/1"]] == pytest.approx([0.4, 0.6])
-    assert len(lines["toy/0"]) == len(lines["mean"]) == 3

@@ -1,118 +1,37 @@
-"""The texts and tables of a report, from records that real searches left: verdicts, pairs, failures, provenance."""
+"""The texts and tables of a report, from records that real searches left: verdicts, pairs."""
 
-import io
-import json
 import shutil
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
-from torch import nn
 
-from bench.record import CellRecord, Journal, SuiteRecord, read_suite, write_json
+from bench.errors import RunError
+from bench.record import locked, read_suite
 from metrics.intervals import Estimate
-from reports.pages.blocks import Code, Section, TableBlock, Text
-from reports.pages.sections import failures, paired, provenance, summary
-from reports.pairs import pairs, verdicts
-from reports.records import Cell, read_cells
-from reports.table import Table, Value, to_csv, to_latex, to_markdown
-from reports.tables import summary_table, terminal_table
-from tests.tiny_cell import run_cell, tiny_cell
-
-COUNT = 12
-"""Enough for an interval."""
-ENVIRONMENT = {"cpu": "a processor", "cores": 2, "threads": 1, "device": "cpu", "git": {"commit": "abc", "dirty": True}}
-Change = Callable[[pd.DataFrame, Path], None]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory, networks: dict[str, nn.Module]) -> Path:
-    """A suite of one method on the backends null and eager."""
-    folder = tmp_path_factory.mktemp("suite")
-    records = [run_cell(tiny_cell(networks, "ac-re", name, count=COUNT), folder)[0] for name in ("null", "eager")]
-    (folder / "inputs").rename(folder / "inputs-toy")
-    write_suite(folder, records)
-    return folder
-
-
-def write_suite(folder: Path, records: list[CellRecord], **changes: object) -> None:
-    suite = SuiteRecord(
-        id="tiny",
-        command="python -m bench run --backend 'null' -o \"x\"",
-        status="ok",
-        config_set={"set": ["a.b=1"]},
-        config={"verify": {"success_margin": 0.02}, "metrics": {}},
-        environment=ENVIRONMENT,
-        cells=records,
-        started="2026-01-01T00:00:00.000+00:00",
-        ended="2026-01-01T00:01:00.000+00:00",
-    )
-    write_json(folder / "suite.json", suite.model_copy(update=changes))
-
-
-@pytest.fixture
-def suite(original: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
-    return Path(shutil.copytree(original, tmp_path / "suite"))
-
-
-def add_backend(folder: Path, name: str, change: Change | None = None, **updates: object) -> None:
-    """The eager cell once more under another backend's name, as `change` alters its table and files."""
-    recorded = read_suite(folder)
-    eager = next(record for record in recorded.cells if record.backend == "eager")
-    record = eager.model_copy(update={"id": f"toy--ac-re--{name}--s0", "backend": name, **updates})
-    shutil.copytree(folder / eager.id, folder / record.id)
-    table = folder / record.id / "samples.parquet"
-    frame = pd.read_parquet(table)
-    if change is not None:
-        change(frame, folder / record.id / "images")
-    frame.to_parquet(table)
-    write_suite(folder, [*recorded.cells, record], status=recorded.status)
-
-
-def leave(folder: Path, backend: str, keep: int | None = None, **updates: object) -> None:
-    """Change a cell's record in suite.json; `keep` so many lines of its journal."""
-    recorded = read_suite(folder)
-    records = [r.model_copy(update=updates) if r.backend == backend else r for r in recorded.cells]
-    write_suite(folder, records)
-    if keep is not None:
-        journal = Journal(folder / f"toy--ac-re--{backend}--s0" / "samples.jsonl")
-        journal.replace(journal.peek()[:keep])
-
-
-def by_backend(folder: Path) -> dict[str, Cell]:
-    return {cell.record.backend: cell for cell in read_cells([folder])}
-
-
-def judged(folder: Path) -> dict[str, str]:
-    cells = read_cells([folder])
-    return {cell.record.backend: verdict.text for cell, verdict in zip(cells, verdicts(cells), strict=True)}
-
-
-def tables(section: Section | None) -> dict[str, Table]:
-    assert section is not None
-    return {block.id: block.table for block in section.blocks if isinstance(block, TableBlock)}
-
-
-def texts(section: Section | None) -> str:
-    assert section is not None
-    return "\n".join(block.text for block in section.blocks if isinstance(block, Text | Code))
-
-
-def column(table: Table, heading: str) -> list[object]:
-    place = [column.heading for column in table.columns].index(heading)
-    return [row[place] for row in table.rows]
-
-
-def fail_three(frame: pd.DataFrame, images: Path) -> None:
-    figures = ["prediction", "oracle", "prediction_error", "oracle_target_mae", "oracle_regressor_mae"]
-    frame.loc[:2, "failure"] = ["nonfinite@step 3", "nonfinite@step 7", "nonfinite@encode"]
-    frame.loc[:2, figures] = np.nan
-    frame.loc[:2, "valid"] = 0.0
+from reports.pages.sections import failures, paired, summary
+from reports.pairs import _stamp, pairs
+from reports.records import read_cells
+from reports.table import Value, to_latex
+from reports.tables import summary_table
+from tests.compared_suites import (  # noqa: F401 (fixtures)
+    COUNT,
+    ENVIRONMENT,
+    add_backend,
+    by_backend,
+    column,
+    fail_three,
+    judged,
+    leave,
+    original_fixture,
+    suite_fixture,
+    tables,
+    texts,
+    write_suite,
+)
 
 
 def one_pixel_and_half_the_time(frame: pd.DataFrame, images: Path) -> None:
@@ -161,7 +80,7 @@ def test_without_eager_the_first_that_computes_something_is_the_reference(suite:
 
 @pytest.mark.parametrize(
     ("status", "verdict", "tone"),
-    [("running", "partial", "warning"), ("interrupted", "interrupted", "warning"), ("failed", "failed", "bad")],
+    [("running", "killed", "warning"), ("interrupted", "interrupted", "warning"), ("failed", "failed", "bad")],
 )
 def test_an_unfinished_cell_has_a_verdict_and_no_figures(suite: Path, status: str, verdict: str, tone: str) -> None:
     add_backend(suite, "compile")
@@ -177,7 +96,50 @@ def test_an_unfinished_cell_has_a_verdict_and_no_figures(suite: Path, status: st
     assert [pair.candidate.record.backend for pair in pairs(read_cells([suite]))] == []
     broken = tables(failures.build(read_cells([suite])))["failures-cells"]
     error = "out of memory" if status == "failed" else "no error recorded"
-    assert broken.rows == [["ac-re, compile", status, 5, 12, error]]
+    assert broken.rows == [["ac-re, compile", "killed" if status == "running" else status, 5, 12, error]]
+    assert (column(table, "n")[1:], column(table, "of")[1:]) == ([COUNT, 5], [COUNT, COUNT])
+
+
+def test_a_cell_that_runs_is_partial_and_was_not_killed(suite: Path) -> None:
+    add_backend(suite, "compile")
+    leave(suite, "compile", keep=5, status="running")
+    with locked(suite):
+        assert judged(suite)["compile"] == "partial"
+        assert tables(failures.build(read_cells([suite])))["failures-cells"].rows[0][1] == "running"
+
+
+def far_better(frame: pd.DataFrame, images: Path) -> None:
+    """On every image, so that paired ratios have narrow intervals."""
+    frame["oracle_target_mae"] *= 0.01
+
+
+def test_bold_is_for_one_data_set_and_never_for_paired_ratios(suite: Path) -> None:
+    add_backend(suite, "compile", far_better)
+    add_backend(suite, "onnx", lambda frame, images: frame.update(frame[["oracle_target_mae"]] * 0.5))
+    key = "validity/oracle_target_mae"
+    estimates = {
+        "null": Estimate(value=0.0, low=0.0, high=0.0, n=COUNT),
+        "eager": Estimate(value=0.3, low=0.2, high=0.4, n=COUNT),
+        "compile": Estimate(value=0.1, low=0.05, high=0.15, n=COUNT),
+        "onnx": Estimate(value=0.4, low=0.3, high=0.5, n=COUNT),
+    }
+    records = [r.model_copy(update={"summary": {key: estimates[r.backend]}}) for r in read_suite(suite).cells]
+    write_suite(suite, records)
+    table = tables(summary.build(read_cells([suite])))["summary-0"]
+    assert to_latex(table).count("textbf") == 1 and r"\textbf{0.100}" in to_latex(table)
+    ratios = tables(paired.build(read_cells([suite])))["paired"]
+    assert any(column.better for column in ratios.columns) and "textbf" not in to_latex(ratios)
+    others = [r.model_copy(update={"dataset": "other"}) if r.backend == "onnx" else r for r in records]
+    write_suite(suite, others)
+    assert "textbf" not in to_latex(summary_table(read_cells([suite])))
+
+
+def test_the_pages_latex_has_a_papers_columns(suite: Path) -> None:
+    table = tables(summary.build(read_cells([suite])))["summary-0"]
+    heading = next(line for line in to_latex(table).splitlines() if line.strip().startswith("cell"))
+    names = heading.strip().removesuffix(r" \\").split(" & ")
+    assert names[:2] == ["cell", "success"] and names[-2:] == ["s / image", "valid / s"] and len(names) <= 11
+    assert len(table.columns) > len(names)
 
 
 def test_an_unfinished_reference_is_no_reference(suite: Path) -> None:
@@ -208,6 +170,41 @@ def test_paired_differences_are_those_that_were_made(suite: Path) -> None:
     assert ratio.value == pytest.approx(0.995) and ratio.low == pytest.approx(0.995)
     speed = found["s / image, ratio"]
     assert isinstance(speed, Value) and speed.value == pytest.approx(0.5) and speed.high == pytest.approx(0.5)
+
+
+def test_one_figure_has_one_interval_on_the_page(suite: Path) -> None:
+    def noisy(frame: pd.DataFrame, images: Path) -> None:
+        one_pixel_and_half_the_time(frame, images)
+        frame["oracle_target_mae"] *= np.linspace(0.9, 1.3, len(frame))
+
+    add_backend(suite, "compile", noisy)
+    cells = read_cells([suite])
+    measured = pairs(cells)[0].measured
+    table = tables(paired.build(cells))["paired"]
+    assert measured is not None
+    for heading, test in (("success, difference", measured.success), ("oracle-target, ratio", measured.target_error)):
+        assert column(table, heading) == [Value(test.value, test.low, test.high, 3)]
+
+
+@pytest.mark.parametrize("places", [[3], list(range(COUNT))])
+def test_predictions_that_are_not_finite_are_counted(suite: Path, places: list[int]) -> None:
+    def diverge(frame: pd.DataFrame, images: Path) -> None:
+        before = frame.copy()
+        one_pixel_and_half_the_time(frame, images)
+        frame[["valid", "prediction"]] = before[["valid", "prediction"]]
+        frame.loc[places, "prediction"] = np.inf
+
+    add_backend(suite, "compile", diverge)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        cells = read_cells([suite])
+        table = tables(paired.build(cells))["paired"]
+    (pair,) = pairs(cells)
+    assert pair.measured is not None and pair.measured.prediction_unknown == len(places)
+    assert pair.verdict != "numerically equal"
+    assert any(f"{len(places)} predictions are not finite" in note for note in table.notes)
+    (largest,) = column(table, "largest |r - r'|")
+    assert largest == (Value(0.0) if len(places) == 1 else None)
 
 
 def test_flagged_timings_are_noted(suite: Path) -> None:
@@ -245,6 +242,16 @@ def test_a_lost_image_is_told_and_the_rest_is_there(suite: Path) -> None:
     assert judged(suite)["compile"] == "not compared"
     note = next(note for note in tables(summary.build(read_cells([suite])))["summary-0"].notes if "compile" in note)
     assert "run the cell again" in note and str(suite) not in note
+    assert ".png is missing; run the cell again" in note and "Errno" not in note
+
+
+def test_a_lost_table_is_named_once(suite: Path) -> None:
+    cell = by_backend(suite)["eager"]
+    path = cell.folder / cell.record.id / "samples.parquet"
+    path.unlink()
+    with pytest.raises(RunError) as missing:
+        _stamp(cell)
+    assert str(missing.value) == f"{path} is missing; run the cell again"
 
 
 def test_a_table_that_was_written_again_is_compared_again(suite: Path) -> None:
@@ -255,91 +262,3 @@ def test_a_table_that_was_written_again_is_compared_again(suite: Path) -> None:
     fail_three(frame, table.parent / "images")
     frame.to_parquet(table)
     assert judged(suite)["compile"] == "different"
-
-
-def test_failed_samples_are_listed_and_counted(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_backend(suite, "compile", fail_three, failures={"nonfinite@step": 2, "nonfinite@encode": 1})
-    found = tables(failures.build(read_cells([suite])))
-    assert found["failures-reasons"].rows == [
-        ["ac-re, compile", "nonfinite@step", 2, COUNT],
-        ["ac-re, compile", "nonfinite@encode", 1, COUNT],
-    ]
-    frame = by_backend(suite)["compile"].samples
-    assert [row[:3] for row in found["failures-samples"].rows] == [
-        ["ac-re, compile", name, reason] for name, reason in zip(frame["id"][:3], frame["failure"][:3])
-    ]
-    assert column(found["failures-samples"], "iterations") == frame["iterations"][:3].tolist()
-    monkeypatch.setattr(failures, "MOST", 2)
-    short = tables(failures.build(read_cells([suite])))["failures-samples"]
-    assert len(short.rows) == 2 and short.notes == ["1 more are in the cells' samples.parquet."]
-
-
-def test_no_failures_are_said_to_be_none(suite: Path) -> None:
-    assert texts(failures.build(read_cells([suite]))) == "No failures: every recorded sample has a counterfactual."
-
-
-def test_provenance_repeats_the_record(suite: Path) -> None:
-    add_backend(suite, "compile", notes={"realism/fid": "no weights"})
-    cells = read_cells([suite])
-    section = provenance.build(cells)
-    assert section is not None and section.folded
-    code = {block.label: block.text for block in section.blocks if isinstance(block, Code)}
-    assert code["command"] == read_suite(suite).command
-    assert json.loads(code["configuration as set"]) == {"set": ["a.b=1"]}
-    assert json.loads(code["configuration as resolved"])["verify"] == {"success_margin": 0.02}
-    assert json.loads(code["options of every component, by cell"])["ac-re, eager"]["ac-re"]["max_steps"] == 8
-    found = tables(section)
-    assert ["cpu", "a processor"] in found["provenance-environment"].rows
-    assert ["git.dirty", "true"] in found["provenance-environment"].rows
-    assert ["realism/fid", "no weights", "ac-re, compile"] in found["provenance-notes"].rows
-    weights = {row[0]: row[1:] for row in found["provenance-weights"].rows}
-    assert weights["ddpm"] == [cells[0].record.weights["ddpm"], "all"]
-    assert column(found["provenance-cells"], "fingerprint") == [cell.record.fingerprint for cell in cells]
-    assert any("computes nothing" in str(row[3]) for row in found["provenance-networks"].rows)
-
-
-def test_several_suites_stand_side_by_side(suite: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(suite, tmp_path / "other"))
-    write_suite(other, read_suite(other).cells, id="second", environment={"cpu": "another"})
-    cells = read_cells([suite, other])
-    table = tables(provenance.build(cells))["provenance-environment"]
-    assert [column.heading for column in table.columns] == ["entry", "tiny", "second"]
-    assert table.rows[0] == ["cpu", "a processor", "another"] and table.rows[1] == ["cores", "2", None]
-    assert len(tables(summary.build(cells))["summary-0"].rows) == 4
-
-
-def test_datasets_have_a_table_each_and_published_figures_follow(suite: Path) -> None:
-    recorded = read_suite(suite)
-    records = [record.model_copy(update={"dataset": name}) for name, record in zip(("toy", "square"), recorded.cells)]
-    write_suite(suite, records)
-    found = tables(summary.build(read_cells([suite])))
-    assert found["summary-0"].caption.startswith("toy:") and found["summary-1"].caption.startswith("square:")
-    assert "AC-RE" in column(found["summary-quoted"], "method")
-    assert "not measured here" in found["summary-quoted"].caption
-    both = summary_table(read_cells([suite]))
-    assert not any(column.better for column in both.columns)  # figures of two datasets have no best one
-
-
-def test_hostile_words_pass_through_every_rendering(suite: Path) -> None:
-    hostile = '"><img src=x>|\\=cmd\x1b[31m\udcff$_{}\n</script>'
-    leave(suite, "eager", status="failed", error=hostile.replace("\udcff", "�"))
-    cells = read_cells([suite])
-    for module in (summary, paired, failures, provenance):
-        section = module.build(cells)
-        for table in tables(section).values() if section is not None else ():
-            for render in (to_csv, to_markdown, to_latex):
-                assert "\x1b" not in render(table)
-    terminal_table(read_suite(suite))
-
-
-def test_the_terminal_shows_the_same_figures(suite: Path) -> None:
-    recorded = read_suite(suite)
-    estimate = Estimate(value=0.123456, low=0.1, high=0.2, n=3)
-    records = [record.model_copy(update={"summary": {"quality/square_mae": estimate}}) for record in recorded.cells]
-    records[0] = records[0].model_copy(update={"status": "failed", "error": "[bold]out of memory[/]"})
-    write_suite(suite, records)
-    out = io.StringIO()
-    Console(width=200, file=out).print(terminal_table(read_suite(suite)))
-    text = out.getvalue()
-    assert "0.123 [0.100, 0.200]" in text and "failed: [bold]out of memory[/]" in text
-    assert text.count("0.123") == 1

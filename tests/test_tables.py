@@ -105,12 +105,13 @@ def test_latex_is_in_booktabs_layout_with_the_best_in_bold() -> None:
     columns = [Column("method"), Column("error", better="low"), Column("rate", "%", better="high"), Column("n")]
     text = to_latex(
         table(
-            ["a", Value(0.1204, 0.1, 0.2, 2), Value(50.0, decimals=0), 3],
-            ["b", Value(0.1196, 0.1, 0.2, 2), Value(math.inf), 3],
-            ["c", Value(0.3, decimals=2), Value(40.0, decimals=0), 3],
-            ["null", Value(0.01, decimals=2), Value(99.0, decimals=0), 3],
+            ["a", Value(0.15, 0.1, 0.2, 2), Value(50.0, 45.0, 55.0, 0), 3],
+            ["b", Value(0.3, 0.25, 0.4, 2), Value(math.inf), 3],
+            ["c", Value(0.3, 0.21, 0.4, 2), Value(40.0, 35.0, 44.0, 0), 3],
+            ["null", Value(0.01, 0.0, 0.02, 2), Value(99.0, 98.0, 99.5, 0), 3],
             columns=columns,
             tones={3: "bad"},
+            bold=True,
             notes=["50 % of it"],
         )
     )
@@ -121,17 +122,34 @@ def test_latex_is_in_booktabs_layout_with_the_best_in_bold() -> None:
         lines.index(rf"\{rule}rule") for rule in ("top", "mid", "bottom")
     )
     assert r"method & error & rate (\%) & n \\" in lines
-    assert r"a & \textbf{0.12} {\scriptsize [0.10, 0.20]} & \textbf{50} & 3 \\" in lines  # ties as shown: both bold
-    assert r"b & \textbf{0.12} {\scriptsize [0.10, 0.20]} & inf & 3 \\" in lines
-    assert r"null & 0.01 & 99 & 3 \\" in lines  # a row that means nothing is never the best
+    assert r"a & \textbf{0.15} {\scriptsize [0.10, 0.20]} & \textbf{50} {\scriptsize [45, 55]} & 3 \\" in lines
+    assert r"b & 0.30 {\scriptsize [0.25, 0.40]} & inf & 3 \\" in lines
+    assert text.count("textbf") == 2  # a row that means nothing is never the best
     assert r"\par\footnotesize 50 \% of it" in lines
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
 
 
-def test_latex_marks_nothing_where_all_are_equal() -> None:
+def test_latex_marks_no_noise_as_the_best() -> None:
     columns = [Column("error", better="low")]
-    assert "textbf" not in to_latex(table([Value(0.5)], [Value(0.5)], [None], columns=columns))
-    assert "textbf" in to_latex(table([Value(0.5)], [Value(0.6)], columns=columns))
+
+    def marked(*figures: Entry, bold: bool = True) -> bool:
+        return "textbf" in to_latex(table(*([figure] for figure in figures), columns=columns, bold=bold))
+
+    best = Value(0.5, 0.4, 0.6)
+    assert marked(best, Value(0.7, 0.61, 0.8), None)
+    assert not marked(best, Value(0.7, 0.59, 0.8))  # the next one's interval overlaps
+    assert not marked(best, Value(0.7, 0.61, 0.8), Value(0.9, 0.5, 1.3))  # a third one's does
+    assert not marked(best, Value(0.7)) and not marked(Value(0.5), Value(0.6))  # nobody knows
+    assert not marked(best)  # there is nothing to be better than
+    assert not marked(best, Value(0.7, 0.61, 0.8), bold=False)
+
+
+def test_latex_has_a_papers_columns_unless_all_are_asked_for() -> None:
+    columns = [Column("cell", paper=True), Column("steps"), Column("success", paper=True)]
+    made = table(["a", 7, Value(0.5)], columns=columns)
+    assert r"cell & success \\" in to_latex(made) and r"a & 0.5 \\" in to_latex(made)
+    assert r"cell & steps & success \\" in to_latex(made, everything=True)
+    assert "steps" in to_csv(made) and "steps" in to_markdown(made)
 
 
 @pytest.mark.parametrize(

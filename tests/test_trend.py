@@ -1,4 +1,4 @@
-"""Figures over nights: what is one line, one night, a gap and a step, and how the command line tells it."""
+"""Figures over nights: what is one line, one night and a gap, and what is left out or listed."""
 
 import json
 import math
@@ -6,59 +6,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from torch import nn
-from typer.testing import CliRunner
 
-from bench.cli import app
-from bench.errors import UsageError
-from bench.record import CellRecord, write_json
-from methods.noise import numpy_generator
-from reports.pages.blocks import Lines, TableBlock
-from reports.trend import Trend, messages, read_trend, to_json
-from reports.trend_page import render_trend, sections
+from bench.record import CellRecord, Journal, write_json
+from reports.trend import messages, read_trend, to_json
+from reports.trend_page import render_trend
 from reports.trend_records import machine_of
-from reports.trend_steps import find_steps
-from tests.nights import COMMITS, MACHINE, figures, small_cell, write_night
-
-SECONDS, ERROR, BUILD = "throughput/seconds_per_image", "validity/oracle_target_mae", "timings/build_s"
-JITTER = [0.01, -0.02, 0.0, 0.015, -0.01, 0.02, -0.005, 0.01, -0.015, 0.005]
-
-
-@pytest.fixture(scope="module")
-def small(
-    networks: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[CellRecord, dict[str, Any]]:
-    return small_cell(networks, tmp_path_factory.mktemp("cell"))
-
-
-@pytest.fixture
-def nights(small: tuple[CellRecord, dict[str, Any]], tmp_path: Path) -> Path:
-    """Ten nights, of which the last four, with another commit, take twice the time."""
-    cell, config = small
-    for night, noise in enumerate(JITTER):
-        factor, commit = (1.0, COMMITS[0]) if night < 6 else (2.0, COMMITS[1])
-        again = figures(cell, {SECONDS: factor * (1 + noise), ERROR: 0.1 + 0.01 * noise})
-        write_night(tmp_path / "nights" / f"n{night}", [again], config, night, commit)
-    return tmp_path / "nights"
-
-
-def only(trend: Trend) -> Any:
-    """The one line of a trend."""
-    assert len(trend.lines) == 1, [line.label for line in trend.lines]
-    return trend.lines[0]
-
-
-def chart(trend: Trend, title: str, machine: int = 0) -> Lines:
-    blocks = [block for section in sections(trend) for block in section.blocks]
-    return [block for block in blocks if isinstance(block, Lines) and block.title == title][machine]
-
-
-def table(trend: Trend, identity: str) -> list[dict[str, Any]]:
-    blocks = [block for section in sections(trend) for block in section.blocks]
-    found = next(block.table for block in blocks if isinstance(block, TableBlock) and block.id == identity)
-    return [dict(zip([column.heading for column in found.columns], row, strict=True)) for row in found.rows]
+from tests.nights import (  # noqa: F401
+    BUILD,
+    COMMITS,
+    ERROR,
+    MACHINE,
+    SECONDS,
+    chart,
+    figures,
+    nights_fixture,
+    only,
+    small_fixture,
+    table,
+    write_night,
+)
 
 
 def test_a_cell_is_one_line_whatever_its_versions(small: tuple[CellRecord, dict[str, Any]], tmp_path: Path) -> None:
@@ -130,7 +97,7 @@ def test_changes_of_commit_are_marked(nights: Path) -> None:
     assert marked.x.date and [len(series.points) for series in marked.choices["ac-re"]] == [10]
 
 
-@pytest.mark.parametrize("what", ["failed", "interrupted", "not begun", "killed"])
+@pytest.mark.parametrize("what", ["failed", "interrupted", "not begun", "killed", "killed in a cell"])
 def test_a_night_without_a_figure_is_a_gap_and_is_listed(
     what: str, small: tuple[CellRecord, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -143,9 +110,15 @@ def test_a_night_without_a_figure_is_a_gap_and_is_listed(
     broken = onnx.model_copy(
         update={"status": "interrupted" if what == "interrupted" else "failed", "error": "no disk"}
     )
-    cells = {"not begun": [cell], "killed": []}.get(what, [cell, broken])
-    status = {"failed": "failed", "killed": "running"}.get(what, "interrupted")
+    cells = {"not begun": [cell], "killed": [], "killed in a cell": [cell]}.get(what, [cell, broken])
+    status = {"failed": "failed", "killed": "running", "killed in a cell": "running"}.get(what, "interrupted")
     write_night(tmp_path / "n2", cells, both, 2, status=status)
+    if what == "killed in a cell":  # its suite does not know the cell yet
+        (tmp_path / "n2" / onnx.id).mkdir()
+        running = onnx.model_copy(update={"status": "running", "finished": 0})  # as it is written at the cell's start
+        write_json(tmp_path / "n2" / onnx.id / "result.json", running)
+        for name in "ab":
+            Journal(tmp_path / "n2" / onnx.id / "samples.jsonl").append({"id": name})
     trend = read_trend([tmp_path])
     series = chart(trend, "seconds per counterfactual").choices["ac-re"]
     drawn = {one.name: [math.isfinite(value) for _, value, _, _ in one.points] for one in series}
@@ -153,7 +126,12 @@ def test_a_night_without_a_figure_is_a_gap_and_is_listed(
     assert drawn == {"eager": gap if what == "killed" else [True] * 4, "onnx": gap}
     assert series[1].points[2][0] == trend.nights[2].time
     row = table(trend, "nights-table")[1]
+    assert ("was not begun" in row["missing"]) == (what in ("not begun", "killed"))
     assert row["missing"] in "; ".join(trend.nights[2].unfinished) and "onnx" in row["missing"]
+    if what == "killed in a cell":
+        assert row["missing"] == f"{onnx.id} did not finish: 2 of 3 samples"
+    elif what in ("failed", "interrupted"):
+        assert row["missing"] == f"{onnx.id} did not finish: 3 of 3 samples ({what}: no disk)"
     assert row["finished cells"] == {"killed": "0 of 2"}.get(what, "1 of 2")
     assert any("missing" in message and "onnx" in message for message in messages(trend))
     assert b"is incomplete" not in render_trend(trend)  # the latest night is whole
@@ -161,45 +139,6 @@ def test_a_night_without_a_figure_is_a_gap_and_is_listed(
     again = read_trend([tmp_path])
     assert b"is incomplete" in render_trend(again)
     assert next(found.stale for found in again.latest if found.line.backend == "onnx")
-
-
-def test_a_step_names_the_commits_between_which_it_happened(nights: Path) -> None:
-    trend = read_trend([nights])
-    assert [(change.metric.key, change.verdict) for change in trend.changes] == [(SECONDS, "worse")]
-    row = table(trend, "steps-table")[0]
-    assert row["commit"] == "bbbbbbb" and row["last commit before"] == "aaaaaaa"
-    assert row["first night (UTC)"] == "2026-10-07 02:00" and row["changed besides"] == "nothing recorded"
-    assert row["change"].value == pytest.approx(100, rel=0.05)
-    assert "Steps: 2026-10-07 with bbbbbbb (ac-re, eager)." in chart(trend, "seconds per counterfactual").alt
-    assert any(message.startswith("step") and "bbbbbbb, after aaaaaaa" in message for message in messages(trend))
-
-
-def test_a_step_without_a_change_of_commit_says_so(small: tuple[CellRecord, dict[str, Any]], tmp_path: Path) -> None:
-    cell, config = small
-    for night in range(6):
-        packages = {"packages": {"torch": "2.15.0" if night < 3 else "2.16.0"}}
-        again = figures(cell, {SECONDS: (1 if night < 3 else 0.5) + 0.001 * night})
-        write_night(tmp_path / f"n{night}", [again], config, night, environment=MACHINE | packages)
-    trend = read_trend([tmp_path])
-    row = table(trend, "steps-table")[0]
-    assert (row["verdict"], row["commit"]) == ("better", "no change of commit")
-    assert row["changed besides"] == "torch 2.15.0 to 2.16.0"
-    assert any("without a change of commit" in message for message in messages(trend))
-
-
-def test_flagged_timings_are_told_and_take_no_part_in_steps(
-    small: tuple[CellRecord, dict[str, Any]], tmp_path: Path
-) -> None:
-    cell, config = small
-    for night in range(6):
-        changes = {} if night < 5 else {"timings": cell.timings | {"timing_flags": ["throttled"]}}
-        again = figures(cell, {SECONDS: 1.0 if night < 3 else 0.5, ERROR: 0.1 if night < 3 else 0.2}, **changes)
-        write_night(tmp_path / f"n{night}", [again], config, night)
-    trend = read_trend([tmp_path])
-    assert [change.metric.key for change in trend.changes] == [ERROR]
-    found = next(found for found in trend.latest if found.metric.key == SECONDS)
-    assert not found.latest.trusted and found.best is not None and found.best.night is trend.nights[3]
-    assert "throttled" in table(trend, "nights-table")[0]["timings flagged"]
 
 
 def test_a_metric_that_is_defined_otherwise_is_another_series(
@@ -237,6 +176,32 @@ def test_what_cannot_be_read_is_listed(nights: Path, small: tuple[CellRecord, di
     assert sum(message.startswith("unread") for message in messages(trend)) == 2
 
 
+def test_a_damaged_cell_is_listed_and_its_suite_is_shown_all_the_same(
+    small: tuple[CellRecord, dict[str, Any]], tmp_path: Path
+) -> None:
+    cell, config = small
+    night = write_night(tmp_path / "n0", [cell], config, 0)
+    (night / cell.id).mkdir()
+    (night / cell.id / "result.json").write_text("{")
+    trend = read_trend([tmp_path])
+    assert len(only(trend).points(SECONDS)) == 1
+    assert [(unread.path, "result.json is damaged" in unread.reason) for unread in trend.unread] == [(night, True)]
+
+
+def test_a_cell_that_left_only_its_journal_was_begun(small: tuple[CellRecord, dict[str, Any]], tmp_path: Path) -> None:
+    cell, config = small
+    folder = write_night(tmp_path / "n0", [cell], config | {"backend": ["eager", "onnx"]}, 0, status="running")
+    journal = Journal(folder / f"toy--ac-re--onnx--s{config['seed']}" / "samples.jsonl")
+    journal.path.parent.mkdir()
+    journal.append({"id": "a"})
+    (night,) = read_trend([tmp_path]).nights
+    assert night.unfinished == ["toy--ac-re--onnx did not finish: 1 samples, and no record"]
+    journal.path.write_text("damaged\n" + journal.path.read_text())
+    trend = read_trend([tmp_path])
+    assert ["line 1 is damaged" in unread.reason for unread in trend.unread] == [True]
+    assert len(only(trend).points(SECONDS)) == 1
+
+
 def test_suites_of_verify_and_of_suites_are_left_out(nights: Path, small: tuple[CellRecord, dict[str, Any]]) -> None:
     write_night(nights / "check" / "candidate", [small[0]], small[1], 20, verb="verify")
     write_night(nights / "n0" / "inside", [small[0]], small[1], 21)
@@ -250,101 +215,3 @@ def test_figures_that_are_no_numbers_are_left_out(small: tuple[CellRecord, dict[
     line = only(read_trend([tmp_path]))
     assert line.metrics and BUILD not in line.metrics and SECONDS not in line.metrics
     assert json.dumps(to_json(read_trend([tmp_path])), allow_nan=False)
-
-
-def test_a_change_is_relative_to_the_night_before(small: tuple[CellRecord, dict[str, Any]], tmp_path: Path) -> None:
-    cell, config = small
-    for night, (seconds, build) in enumerate([(3.0, 0.0), (2.0, 0.0), (2.5, 1.0)]):
-        write_night(tmp_path / f"n{night}", [figures(cell, {SECONDS: seconds, BUILD: build})], config, night)
-    found = {found.metric.key: found for found in read_trend([tmp_path]).latest}
-    assert found[SECONDS].change == pytest.approx(25)
-    assert found[SECONDS].best is not None and found[SECONDS].best.value == 2.0
-    assert found[BUILD].change is None  # of nothing
-
-
-@pytest.mark.parametrize(
-    ("values", "indices"),
-    [
-        ([1, 1, 1, 2, 2, 2], [3]),
-        ([1, 1, 2, 2, 2, 2], []),  # two nights before it are too few
-        ([1, 1, 1, 2, 2], []),
-        ([1.0, 1.1, 0.9, 1.0, 1.4, 1.5, 1.3, 1.4], []),  # apart, but not by more than they spread
-        ([1.0, 1.1, 0.9, 1.0, 2.4, 2.5, 2.3, 2.4], [4]),
-        (list(range(12)), []),  # a drift
-        ([1, 1, 1, 9, 1, 1, 1], []),  # one bad night
-        ([1] * 6 + [2] * 6 + [1] * 6, [6, 12]),
-        ([], []),
-    ],
-)
-def test_steps(values: list[float], indices: list[int]) -> None:
-    assert [step.index for step in find_steps(values)] == indices
-
-
-def test_steps_are_seldom_false_and_large_ones_are_found() -> None:
-    generator = numpy_generator("trend steps")
-    steady = generator.normal(size=(1000, 30))
-    assert np.mean([bool(find_steps(line)) for line in steady]) < 0.01
-    raised = steady[:200] + 10 * (np.arange(30) >= 15)
-    assert np.mean([15 in [step.index for step in find_steps(line)] for line in raised]) > 0.95
-
-
-def test_the_command_writes_the_page_and_prints_the_latest_figures(nights: Path, tmp_path: Path) -> None:
-    page = tmp_path / "out" / "trend.html"
-    options = [str(nights), "-o", str(page), "--json", "--metric", SECONDS, "--metric", BUILD]
-    done = CliRunner().invoke(app, ["trend", *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert "2.01 (+2.0 %)" in done.output and "step     ac-re, eager" in done.output
-    told = json.loads(done.output.splitlines()[-1])
-    figures_told = told["lines"][0]["metrics"]
-    assert list(figures_told) == [SECONDS, BUILD] and len(figures_told[SECONDS]["nights"]) == 10
-    assert told["steps"][0]["first"]["commit"] == COMMITS[1]
-    text = page.read_text()
-    assert "seconds per counterfactual" in text and "success rate" not in text
-    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "") and "https://" not in text
-
-
-def test_without_a_folder_it_reads_the_runs(nights: Path) -> None:
-    done = CliRunner().invoke(app, ["trend", "--runs", str(nights)], catch_exceptions=False)
-    assert done.exit_code == 0 and (nights / "trend.html").is_file()
-
-
-def test_refusals(small: tuple[CellRecord, dict[str, Any]], nights: Path, tmp_path: Path) -> None:
-    def refused(*options: str) -> str:
-        with pytest.raises(UsageError) as error:
-            CliRunner().invoke(app, ["trend", *options], catch_exceptions=False)
-        return str(error.value)
-
-    assert "did you mean 'throughput/seconds_per_image'?" in refused(str(nights), "--metric", "seconds_per_image")
-    assert "nowhere is not a folder" in refused(str(tmp_path / "nowhere"))
-    (tmp_path / "empty").mkdir()
-    assert "no suite in" in refused(str(tmp_path / "empty"))
-    assert "--output" in refused(str(nights), "-o", str(nights))
-    assert "--uri needs --mlflow" in refused(str(nights), "--uri", "sqlite://")
-    failed = small[0].model_copy(update={"status": "failed", "error": "out of memory"})
-    write_night(tmp_path / "failed" / "n0", [failed], small[1], 0, status="failed")
-    assert "out of memory" in refused(str(tmp_path / "failed"))
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "suite.json").write_text("{")
-    assert "not a record" in refused(str(tmp_path / "bad"))
-
-
-def test_an_experiment_gives_the_same_trend(networks: dict[str, nn.Module], tmp_path: Path) -> None:
-    from bench.sections import TrackingConfig
-    from bench.tracking import Tracker
-
-    runs = tmp_path / "runs"
-    cell, config = small_cell(networks, tmp_path / "cell")
-    tracker = Tracker(runs, TrackingConfig(experiment="nightly"))
-    for night, factor in enumerate((1.0, 1.5)):
-        folder = write_night(runs / f"n{night}", [figures(cell, {SECONDS: factor})], config, night, COMMITS[night])
-        shutil.copytree(tmp_path / "cell" / cell.id, folder / cell.id)
-        write_json(folder / cell.id / "result.json", figures(cell, {SECONDS: factor}))
-        tracker.import_suite(folder)
-    expected = to_json(read_trend([runs]))
-    options = ["--mlflow", "nightly", "--runs", str(runs), "-o", str(tmp_path / "trend.html"), "--json"]
-    done = CliRunner().invoke(app, ["trend", *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output.splitlines()[-1]) == expected
-    # A night that is in a folder, too, is still one.
-    both = CliRunner().invoke(app, ["trend", str(runs), *options], catch_exceptions=False)
-    assert json.loads(both.output.splitlines()[-1]) == expected

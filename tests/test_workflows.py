@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from bench.nightly.plan import BASE_CODE
 from bench.nightly.settings import Places, Settings, parse
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +134,9 @@ def make_targets() -> set[str]:
 
 def test_what_workflows_call_is_there() -> None:
     called = [step["run"] for name in ("ci", "nightly-gpu") for step in steps(loaded(name)) if "run" in step]
-    targets = {match for script in called for match in re.findall(r"^\s*make ([a-z-]+)", script, re.MULTILINE)}
+    targets = {
+        match for script in called for match in re.findall(r"^\s*(?:exec )?make ([a-z-]+)", script, re.MULTILINE)
+    }
     assert targets == {"setup", "lint", "browser", "test", "nightly"} <= make_targets()
     for path in re.findall(r"bash (\S+)", "\n".join(called)):
         assert (ROOT / path).is_file()
@@ -146,15 +150,18 @@ def test_what_workflows_call_is_there() -> None:
 def night_of(name: str, **environment: str) -> tuple[Settings, Places]:
     """What the workflow's own script asks `make nightly` for."""
     (step,) = [step for step in steps(loaded(name)) if step.get("name") == "night"]
-    script = 'make() { [ "$1" = nightly ] && printf "%s" "$ARGS"; }\nset -eu\n' + step["run"]
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, env={"PATH": os.environ["PATH"], **environment},
-        check=True,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        make = Path(folder) / "make"
+        make.write_text('#!/bin/sh\n[ "$1" = nightly ] && printf "%s" "$ARGS"\n')
+        make.chmod(0o755)
+        done = subprocess.run(
+            ["bash", "-euc", step["run"]], capture_output=True, text=True, check=True,
+            env={"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **environment},
+        )  # fmt: skip
     return parse(done.stdout.split())
 
 
-NIGHT = {"HISTORY": "", "LARGER": "nightly-larger", "MORE": "", "ACCEPT": "", "MLFLOW_TRACKING_URI": ""}
+NIGHT = {"HISTORY": "", "LARGER": "nightly-larger", "MORE": "", "ACCEPT": "", "KEEP": "", "MLFLOW_TRACKING_URI": ""}
 NIGHT |= {"HOME": "/home/runner", "RUNNER_TEMP": "/tmp/job"}
 
 
@@ -167,11 +174,55 @@ def test_what_the_gpu_night_asks_for() -> None:
     given = {"MLFLOW_TRACKING_URI": "https://host", "HISTORY": "/data", "ACCEPT": "--accept", "MORE": "--repeats 5"}
     settings, places = night_of("nightly-gpu", **NIGHT | given)
     assert places.track and places.history == Path("/data") and settings.accept and settings.repeats == 5
+    assert not places.no_keep and night_of("nightly-gpu", **NIGHT | {"KEEP": "--no-keep"})[1].no_keep
+
+
+def test_only_nights_of_the_default_branch_are_kept() -> None:
+    rule = loaded("nightly-gpu")["jobs"]["night"]["env"]["KEEP"]
+    branch = "github.ref != format('refs/heads/{0}', github.event.repository.default_branch)"
+    assert rule.split() == ["${{", *f"github.event_name != 'schedule' && {branch} && '--no-keep' || ''".split(), "}}"]
+
+
+@pytest.mark.parametrize(("name", "job"), [("ci", "nightly-small"), ("nightly-gpu", "night")])
+def test_a_step_is_ended_before_its_job_is(name: str, job: str) -> None:
+    _, places = night_of(name, **NIGHT)
+    assert places.step_minutes < loaded(name)["jobs"][job]["timeout-minutes"] / 2
+
+
+@pytest.mark.parametrize("name", ["ci", "nightly-gpu"])
+def test_a_job_that_is_cancelled_ends_its_night(name: str, tmp_path: Path) -> None:
+    """The signal reaches Python, through the shell of the step and make."""
+    script = next(step["run"] for step in steps(loaded(name)) if step.get("name") == "night")
+    script = script.replace("make nightly", f"make -s nightly BIN={tmp_path} STAMP={tmp_path}/stamp")
+    (tmp_path / "stamp").touch()
+    (tmp_path / "python").write_text(
+        f"#!{sys.executable}\nimport signal\nsignal.signal(15, lambda *_: print('ended', flush=True) or exit(130))\n"
+        "print('begun', flush=True)\nsignal.pause()\n"
+    )
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "step.sh").write_text(script)
+    process = subprocess.Popen(
+        ["bash", "-e", tmp_path / "step.sh"], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | NIGHT
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.terminate()  # a runner signals the process of the step alone
+    assert process.communicate(timeout=20)[0] == "ended\n"
+
+
+@pytest.mark.parametrize("name", ["ci", "nightly-gpu"])
+def test_the_base_is_not_uploaded(name: str) -> None:
+    (upload,) = [step["with"] for step in steps(loaded(name)) if "upload-artifact" in step.get("uses", "")]
+    taken, left = upload["path"].splitlines()
+    assert left == f"!{taken}{BASE_CODE}/"
 
 
 def test_what_a_pull_request_asks_for() -> None:
-    settings, places = night_of("ci", BASE="a" * 40)
-    assert settings.against == "a" * 40 and settings.backends == ("eager", "compile", "onnx")
+    settings, places = night_of("ci")
+    (checkout,) = [
+        step for step in loaded("ci")["jobs"]["nightly-small"]["steps"] if "checkout@" in step.get("uses", "")
+    ]
+    assert checkout["with"]["fetch-depth"] == 2 and "ref" not in checkout["with"], "the merge and its parents"
+    assert settings.against == "HEAD^1" and settings.backends == ("eager", "compile", "onnx")
     assert settings.presets == ("nightly-small",) and not places.track
 
 

@@ -1,6 +1,6 @@
 """The gate for continuous integration: is NEW as correct, as good and as fast as BASE?"""
 
-from bench.gate.decide import FACTOR, gate
+from bench.gate.decide import FACTOR, gate, gate_alone
 from bench.gate.model import CellGate, Check, GateReport, Quality, RepeatMetric, Speed, Verification
 from bench.gate.repeats import recorded_margins
 
@@ -14,5 +14,6 @@ __all__ = [
     "Speed",
     "Verification",
     "gate",
+    "gate_alone",
     "recorded_margins",
 ]

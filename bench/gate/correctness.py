@@ -8,8 +8,8 @@ import pandas as pd
 
 from bench.compare import Side, timing_flags
 from bench.errors import RunError, UsageError
-from bench.gate.repeats import printable
-from bench.outcomes import EndToEnd, compare_cells, load_outcomes
+from bench.gate.repeats import one_line
+from bench.outcomes import EndToEnd, blank, compare_cells, load_outcomes
 from bench.record import CellRecord
 from bench.sections import VerifyConfig
 
@@ -28,20 +28,11 @@ def faults(base: Side | None, new: Side, margins: VerifyConfig) -> tuple[list[st
     Returns:
         Sentences, none where nothing is wrong; the comparison, where both sides could be read.
     """
-    record = new.record
-    if record.status != "ok":
-        return [f"is {record.status}" + (f" ({record.error})" if record.error else "")], None
     try:
-        frame, image = load_outcomes(new.folder)
-        if record.finished != record.samples or len(frame) != record.samples or not len(frame):
-            return [f"holds {min(record.finished, len(frame))} of {record.samples} samples"], None
-        found = _not_finite(frame)
-        if base is None:
-            for name in frame.index[frame["failure"].isna()]:
-                image(name)
+        found = _own_faults(new, every_image=base is None)
         if base is None or found:
             return found, None
-        found += _execution(base.record, record)
+        found += _execution(base.record, new.record)
         measured = compare_cells(base.folder, new.folder, margins, 0)
     except RunError as error:
         return [str(error)], None
@@ -52,18 +43,47 @@ def faults(base: Side | None, new: Side, margins: VerifyConfig) -> tuple[list[st
     return found, measured
 
 
-def check_readable(base: Side) -> None:
-    """Refuse a cell of BASE that cannot be compared with: that would be no fault of NEW.
+def _own_faults(side: Side, every_image: bool) -> list[str]:
+    """What is wrong with a cell whatever it is compared with.
+
+    Args:
+        every_image: read them all; else as many as are needed to see one that is not of one single colour.
 
     Raises:
-        UsageError: its table or an image is gone or damaged.
+        RunError: its table or an image is gone or damaged.
+    """
+    record = side.record
+    if record.status != "ok":
+        return [f"is {record.status}" + (f" ({record.error})" if record.error else "")]
+    frame, image = load_outcomes(side.folder)
+    if record.finished != record.samples or len(frame) != record.samples or not len(frame):
+        return [f"holds {min(record.finished, len(frame))} of {record.samples} samples"]
+    done = frame.index[frame["failure"].isna()]
+    if not len(done):
+        return [f"none of {len(frame)} samples has a counterfactual ({frame['failure'].iloc[0]})"]
+    found = _not_finite(frame)
+    colourless = (blank(image(name)) for name in done)
+    if all(list(colourless) if every_image else colourless):
+        found.append(f"all {len(done)} saved images are of one single colour")
+    return found
+
+
+def check_readable(base: Sequence[Side]) -> None:
+    """Refuse a cell of BASE that cannot be compared with: that would be no fault of NEW.
+
+    Args:
+        base: its finished repeats.
+
+    Raises:
+        UsageError: the table or an image of one is gone or damaged.
     """
     try:
-        frame, image = load_outcomes(base.folder)
-        for name in frame.index[frame["failure"].isna()]:
-            image(name)
+        for side in base:
+            frame, image = load_outcomes(side.folder)
+            for name in frame.index[frame["failure"].isna()]:
+                image(name)
     except RunError as error:
-        raise UsageError(f"BASE cannot be compared with: {printable(error)}") from error
+        raise UsageError(f"BASE cannot be compared with: {one_line(error)}") from error
 
 
 def _not_finite(frame: pd.DataFrame) -> list[str]:
@@ -91,4 +111,4 @@ def new_flags(base: Sequence[Side], new: Side) -> list[str]:
         return re.sub(r"\d+", "#", flag)
 
     known = {kind(flag) for side in base for flag in timing_flags(side.record)}
-    return [f"flagged: {printable(flag)}" for flag in timing_flags(new.record) if kind(flag) not in known]
+    return [f"flagged: {one_line(flag)}" for flag in timing_flags(new.record) if kind(flag) not in known]

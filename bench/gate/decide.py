@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.compare import Side, machine, timing_flags
-from bench.compare_metrics import Metric, quality_metrics
-from bench.errors import UsageError
+from bench.compare import NotComparable, Side, machine, timing_flags
+from bench.compare_metrics import Metric, Outcome, quality_metrics
 from bench.gate.correctness import check_readable, faults, new_flags
 from bench.gate.model import CellGate, Check, GateReport, Quality, RepeatMetric, Speed, Verdict, Verification, worst
 from bench.gate.repeats import (
     Repeats,
+    check_copies,
+    check_separate,
     check_terms,
-    printable,
+    one_line,
     read_repeats,
     read_verification,
     recorded_margins,
@@ -40,32 +41,71 @@ def gate(
         verify: verify.json of NEW's backends or its folder; None: the one in NEW's folder, if any.
 
     Raises:
-        UsageError: a folder without a record, a damaged one, or the same folder twice.
-        NotComparable: another machine, data, weights or options.
+        UsageError: a folder without a record, a damaged one, one that is on both sides, or a copy of another.
+        NotComparable: another machine, data, weights or options. Where NEW is wrong whatever it is compared with,
+            the report says that instead.
     """
-    if base.resolve() == new.resolve():
-        raise UsageError(f"BASE and NEW are both {printable(base)}; a folder compared with itself proves nothing")
     theirs, ours = read_repeats(base), read_repeats(new)
+    check_separate(theirs, ours)
+    check_copies(theirs, ours)
     margins = margins or recorded_margins(base)
-    check_terms(theirs, ours)
+    try:
+        check_terms(theirs, ours)
+    except NotComparable as error:
+        cells = [_own_cell(name, [], ours, margins, []) for name in ours.ids]
+        if all(cell.verdict == "ok" for cell in cells):
+            raise
+        return _report(theirs, ours, factor, margins, cells, [], [one_line(error)])
     verified = read_verification(ours, verify)
     cells = [_gate_cell(name, theirs, ours, factor, margins, verified or []) for name in theirs.ids]
-    cells += [_added_cell(name, ours, margins, verified or []) for name in ours.ids if name not in theirs.ids]
-    refuted: list[Verdict] = ["failed" for result in verified or [] if result.verdict == "different"]
+    added = [name for name in ours.ids if name not in theirs.ids]
+    cells += [_own_cell(name, [], ours, margins, verified or [], added=True) for name in added]
+    return _report(theirs, ours, factor, margins, cells, verified or [], _notes(ours, verified))
+
+
+def gate_alone(new: Path, verify: Path | None = None) -> GateReport:
+    """Judge NEW where there is nothing to compare it with: its correctness, every repeat against its first.
+
+    Args:
+        new, verify: as for `gate`.
+
+    Raises:
+        UsageError: a folder without a record, a damaged one, or a copy of another.
+        NotComparable: its repeats differ in machine, data, weights, options or commit.
+    """
+    ours = read_repeats(new)
+    check_copies(ours)
+    check_terms(ours, ours)
+    margins, verified = recorded_margins(new), read_verification(ours, verify)
+    cells = []
+    for name in ours.ids:
+        first = ours.first.sides.get(name)
+        known = [first] if first is not None and first.record.status == "ok" else []
+        cells.append(_own_cell(name, known, ours, margins, verified or []))
+    notes = ["there is no BASE: every repeat was checked against the first, which says nothing about speed"]
+    first_repeat = Repeats(ours.first.folder, ours.repeats[:1])
+    return _report(first_repeat, ours, FACTOR, margins, cells, verified or [], notes + _notes(ours, verified))
+
+
+def _report(
+    base: Repeats, new: Repeats, factor: float, margins: VerifyConfig, cells: list[CellGate],
+    verified: list[Verification], notes: list[str],
+) -> GateReport:  # fmt: skip
+    refuted: list[Verdict] = ["failed" for result in verified if result.verdict == "different"]
     return GateReport(
-        base=printable(base),
-        new=printable(new),
-        base_repeats=[repeat.name for repeat in theirs.repeats],
-        new_repeats=[repeat.name for repeat in ours.repeats],
-        base_commit=theirs.commit,
-        new_commit=ours.commit,
-        machine=machine(ours.first.suite.environment),
+        base=one_line(base.folder),
+        new=one_line(new.folder),
+        base_repeats=[repeat.name for repeat in base.repeats],
+        new_repeats=[repeat.name for repeat in new.repeats],
+        base_commit=base.commit,
+        new_commit=new.commit,
+        machine=machine(new.first.suite.environment),
         factor=factor,
         margins=margins,
         verdict=worst([*(cell.verdict for cell in cells), *refuted]),
         cells=cells,
-        verification=verified or [],
-        notes=_notes(ours, verified),
+        verification=verified,
+        notes=notes,
     )
 
 
@@ -87,7 +127,7 @@ def _gate_cell(
         status = "absent" if reference is None else reference.record.status
         reason = f"it is {status} in BASE ({base.first.name}), so there is nothing to compare with"
         return _stopped(name, Check(kind="correctness", verdict="missing", reasons=[reason]))
-    check_readable(reference)
+    check_readable(known)
     check, measured = _correctness(name, known, new, margins, verified)
     if check.verdict != "ok" or measured is None:
         return _stopped(name, check)
@@ -95,7 +135,7 @@ def _gate_cell(
     quality = _quality(reference, ours[0], measured, margins)
     speed = _speed(known, ours, factor)
     return CellGate(
-        cell=printable(name),
+        cell=one_line(name),
         verdict=worst([check.verdict, quality.verdict, speed.verdict]),
         correctness=check,
         quality=quality,
@@ -103,17 +143,25 @@ def _gate_cell(
     )
 
 
-def _added_cell(name: str, new: Repeats, margins: VerifyConfig, verified: Sequence[Verification]) -> CellGate:
-    check, _ = _correctness(name, [], new, margins, verified)
+def _own_cell(
+    name: str,
+    known: Sequence[Side],
+    new: Repeats,
+    margins: VerifyConfig,
+    verified: Sequence[Verification],
+    added: bool = False,
+) -> CellGate:
+    """A cell of which only the correctness can be judged."""
+    check, _ = _correctness(name, known, new, margins, verified)
     if check.verdict == "ok":
-        check.reasons = ["BASE lacks it: only its correctness was judged"]
-    return _stopped(name, check, added=True)
+        check.reasons = [f"{'BASE lacks it: ' if added else ''}only its correctness was judged"]
+    return _stopped(name, check, added)
 
 
 def _stopped(name: str, check: Check, added: bool = False) -> CellGate:
     reasons = ["BASE lacks it"] if added else ["not judged, as correctness comes first"]
     return CellGate(
-        cell=printable(name),
+        cell=one_line(name),
         added=added,
         verdict=check.verdict,
         correctness=check,
@@ -143,7 +191,7 @@ def _correctness(
             first, refuted = measured, _refuted(side, verified)
             found |= {reason: ["verify"] for reason in refuted}
     reasons = [f"absent in {', '.join(missing)}"] if missing else []
-    reasons += [printable(f"{', '.join(repeats)}: {fault}") for fault, repeats in found.items()]
+    reasons += [one_line(f"{', '.join(repeats)}: {fault}") for fault, repeats in found.items()]
     verdict: Verdict = "failed" if found else "missing" if missing else "ok"
     return Check(kind="correctness", verdict=verdict, reasons=reasons), first
 
@@ -170,6 +218,9 @@ def _quality(base: Side, new: Side, measured: EndToEnd, margins: VerifyConfig) -
     outcome, reasons = judge_outcomes(measured, margins)
     decided = worst(figure.verdict for figure in figures)
     if outcome in SAME and decided != "regressed":
+        for figure in figures:
+            if figure.verdict == "inconclusive":
+                figure.verdict, figure.note = "ok", outcome
         return Quality(verdict="ok", reasons=[f"{outcome}: {reason}" for reason in reasons], figures=figures)
     return Quality(verdict=decided, reasons=_named(figures), figures=figures)
 
@@ -191,11 +242,14 @@ def _named(figures: Sequence[Metric]) -> list[str]:
 
 def _speed(base: Sequence[Side], new: Sequence[Side], factor: float) -> Speed:
     theirs, ours = ([load_outcomes(side.folder)[0] for side in sides] for sides in (base, new))
-    flags = list(dict.fromkeys(printable(flag) for side in (*base, *new) for flag in timing_flags(side.record)))
+    flags = list(dict.fromkeys(one_line(flag) for side in (*base, *new) for flag in timing_flags(side.record)))
     figures = []
     for name, column in (("seconds per image", None), ("seconds per valid", "valid")):
-        figure = _repeat_metric(name, _seconds(theirs, column), _seconds(ours, column), factor)
-        if flags and figure.verdict != "inconclusive":
+        if any(_count(frame, column) for frame in (*theirs, *ours)):
+            figure = _repeat_metric(name, _seconds(theirs, column), _seconds(ours, column), factor)
+        else:  # more repeats would not decide it, and quality says what there is to say
+            figure = _no_metric(name, factor, "skipped", "neither side has a valid counterfactual")
+        if flags and figure.verdict not in ("inconclusive", "skipped"):
             figure.verdict, figure.note = "inconclusive", f"timing flagged: {'; '.join(flags)}"
         figures.append(figure)
     return Speed(verdict=worst(figure.verdict for figure in figures), reasons=_named(figures), figures=figures)
@@ -203,19 +257,20 @@ def _speed(base: Sequence[Side], new: Sequence[Side], factor: float) -> Speed:
 
 def _seconds(frames: Sequence[pd.DataFrame], column: str | None) -> list[float] | None:
     """Seconds a sample, or a sample of which `column` is true, of every repeat; None where one has no such figure."""
-    counts = [float(len(frame) if column is None else frame[column].sum()) for frame in frames]
+    counts = [_count(frame, column) for frame in frames]
     seconds = [float(frame["seconds"].sum()) for frame in frames]
     if min(*counts, *seconds) <= 0:
         return None
     return [time / count for time, count in zip(seconds, counts, strict=True)]
 
 
+def _count(frame: pd.DataFrame, column: str | None) -> float:
+    return float(len(frame) if column is None else frame[column].sum())
+
+
 def _repeat_metric(name: str, base: list[float] | None, new: list[float] | None, factor: float) -> RepeatMetric:
     if base is None or new is None:
-        return RepeatMetric(
-            name=name, kind="speed", unit="s", base=None, new=None, measure="ratio", value=None, low=None, high=None,
-            limit=factor, verdict="inconclusive", note="a repeat has no valid counterfactual, or no time",
-        )  # fmt: skip
+        return _no_metric(name, factor, "inconclusive", "a repeat has no valid counterfactual, or no time")
     found = compare_repeats(base, new, factor)
     note = ""
     if found.low is None:
@@ -226,4 +281,12 @@ def _repeat_metric(name: str, base: list[float] | None, new: list[float] | None,
         name=name, kind="speed", unit="s", base=found.base, new=found.new, measure="ratio", value=found.ratio,
         low=found.low, high=found.high, limit=factor, verdict=found.verdict, note=note, p=found.p_slower,
         base_repeats=base, new_repeats=new,
+    )  # fmt: skip
+
+
+def _no_metric(name: str, factor: float, verdict: Outcome, note: str) -> RepeatMetric:
+    """A figure that could not be made."""
+    return RepeatMetric(
+        name=name, kind="speed", unit="s", base=None, new=None, measure="ratio", value=None, low=None, high=None,
+        limit=factor, verdict=verdict, note=note,
     )  # fmt: skip

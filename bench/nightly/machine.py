@@ -17,6 +17,7 @@ from bench.errors import BenchError, UsageError
 
 FACTS = ("cpu", "cores", "threads", "device", "gpu")
 """Entries of the environment that decide how fast a machine is: those that the gate wants equal."""
+ASK_S = 300.0
 
 
 class Machine(BaseModel):
@@ -40,8 +41,10 @@ class Machine(BaseModel):
 
     @property
     def key(self) -> str:
-        """Folder name of this machine: readable, and another one wherever a fact differs."""
-        content = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:8]
+        """Folder name of this machine: readable, and another one wherever the gate would refuse to compare."""
+        from bench.compare import machine  # it imports pandas
+
+        content = hashlib.sha256(json.dumps(machine(self.facts), sort_keys=True).encode()).hexdigest()[:8]
         readable = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40]
         return f"{readable or 'machine'}-{content}"
 
@@ -53,7 +56,10 @@ def ask(device: str, environment: Mapping[str, str]) -> Machine:
         UsageError: the device cannot be used.
     """
     command = [sys.executable, "-m", "bench.nightly.machine", device]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=ASK_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"--device {device} does not answer within {ASK_S:g} s; `python -m bench doctor`") from error
     if done.returncode:
         text = done.stderr.strip().splitlines()
         raise UsageError(text[-1].removeprefix("error: ") if text else f"--device {device} cannot be asked")

@@ -10,11 +10,13 @@ from typing import Literal
 from bench.config import find_preset
 from bench.nightly.settings import Settings
 
-Kind = Literal["doctor", "verify", "measure", "base", "gate", "report", "track"]
+Kind = Literal["doctor", "verify", "measure", "base", "gate", "alone", "report", "track"]
 EXIT_NOT_COMPARABLE = 3
 PASSING: dict[Kind, frozenset[int]] = {"measure": frozenset({0, 3}), "base": frozenset({0, 3})}
 """Exit codes that are fine, where these are not 0 alone: that some samples have no counterfactual is the gate's
 to judge."""
+MEASURED = ("verify", "measure", "base")
+"""Kinds of steps that are not done again when a night goes on; the others are quick, and see what is there now."""
 BASE_CODE = "base-code"
 TRACK_SECONDS = 600.0
 
@@ -24,11 +26,12 @@ class Step:
     """One command of the night.
 
     Attributes:
-        arguments: after `python -m bench`.
+        arguments: after `python -m MODULE`.
         preset: whose step it is; "" for those of the whole night.
         code: folder whose version of this project runs; None is this one.
         output: folder that is emptied before.
         limit_s: seconds after which it is ended; None is the night's own limit.
+        module: what runs.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Step:
     code: Path | None = None
     output: Path | None = None
     limit_s: float | None = field(default=None, compare=False)
+    module: str = "bench"
 
     @property
     def passing(self) -> frozenset[int]:
@@ -97,20 +101,33 @@ def matrix_steps(settings: Settings, out: Path) -> Iterator[Step]:
                 )
 
 
-def gate_step(settings: Settings, out: Path, name: str, base: Path | None) -> Step:
+def gate_step(settings: Settings, out: Path, name: str, base: Path) -> Step:
     """The gate of one preset.
 
     Args:
         name: the preset's folder in the night.
-        base: what it is gated against; None: there is nothing yet. Then it is its own first repeat, which tells
-            whether all is there and the repeats agree, and says nothing about speed.
+        base: what it is gated against.
     """
+    sides = str(base), str(out / name)
+    arguments = ("gate", *sides, "--factor", f"{settings.factor:g}", *_gate_options(out, f"gate-{name}"))
+    return Step(f"gate {name}", "gate", arguments, preset=name)
+
+
+def alone_step(out: Path, name: str) -> Step:
+    """What can be judged of one preset without a base: whether all is there and whole, and the repeats agree."""
+    arguments = (str(out / name), *_gate_options(out, f"alone-{name}"))
+    return Step(f"gate {name} alone", "alone", arguments, preset=name, module="bench.nightly.alone")
+
+
+def gate_files(out: Path, name: str) -> list[Path]:
+    """What the gates of one preset write: Markdown, JUnit and JSON, with a base and alone."""
+    return [out / f"{kind}-{name}.{suffix}" for kind in ("gate", "alone") for suffix in ("md", "xml", "json")]
+
+
+def _gate_options(out: Path, stem: str) -> list[str]:
     files = [("--markdown", "md"), ("--junit", "xml"), ("-o", "json")]
-    options = [text for option, suffix in files for text in (option, str(out / f"gate-{name}.{suffix}"))]
-    if (out / "verify" / "verify.json").is_file():
-        options += ["--verify", str(out / "verify")]
-    sides = str(base or out / name / "repeat-1"), str(out / name)
-    return Step(f"gate {name}", "gate", ("gate", *sides, "--factor", f"{settings.factor:g}", *options), preset=name)
+    options = [text for option, suffix in files for text in (option, str(out / f"{stem}.{suffix}"))]
+    return [*options, "--verify", str(out / "verify")] if (out / "verify" / "verify.json").is_file() else options
 
 
 def report_step(out: Path, names: Sequence[str]) -> Step | None:
@@ -119,10 +136,17 @@ def report_step(out: Path, names: Sequence[str]) -> Step | None:
     return Step("report", "report", ("report", *map(str, found), "-o", str(out / "report.html"))) if found else None
 
 
-def track_step(out: Path, names: Sequence[str], runs: Path) -> Step | None:
-    """The copy of every repeat in MLflow; None where none has begun."""
-    found = [str(suite) for name in names for suite in recorded(out, name)]
-    return Step("track", "track", ("track", *found, "--runs", str(runs)), limit_s=TRACK_SECONDS) if found else None
+def track_step(out: Path, name: str, night: str, runs: Path) -> Step | None:
+    """The copy of every repeat of one preset in MLflow; None where none has begun.
+
+    Args:
+        name: the preset's folder in the night.
+        night: the night's id.
+    """
+    found = [str(suite) for suite in recorded(out, name)]
+    tags = ("--tag", f"night={night}", "--tag", f"preset={name}")
+    arguments = ("track", *found, "--runs", str(runs), *tags)
+    return Step(f"track {name}", "track", arguments, preset=name, limit_s=TRACK_SECONDS) if found else None
 
 
 def recorded(out: Path, name: str) -> list[Path]:
@@ -163,4 +187,4 @@ def step_environment(step: Step, code: Path) -> dict[str, str]:
 
 def command(step: Step) -> list[str]:
     """What is executed."""
-    return [sys.executable, "-m", "bench", *step.arguments]
+    return [sys.executable, "-m", step.module, *step.arguments]

@@ -24,8 +24,10 @@ class NightRecord(BaseModel):
         settings: resolved: presets and backends are those of this machine where none were given.
         commit: of this version; None outside a checkout.
         changes: hash of uncommitted changes to tracked files; "" where there are none.
+        preset_files: preset's folder name -> sha256 of its file.
         against: commit that was measured too; "" without --against.
         bases: preset's folder name -> the records it was gated against; "" where there were none.
+        unfit: preset's folder name -> why the other version could not measure it.
         notes: what a reader should know before the figures.
     """
 
@@ -37,9 +39,11 @@ class NightRecord(BaseModel):
     machine: Machine
     commit: str | None
     changes: str = ""
+    preset_files: dict[str, str] = {}
     against: str = ""
     verdict: Verdict = "running"
     bases: dict[str, str] = {}
+    unfit: dict[str, str] = {}
     notes: list[str] = []
     steps: list[StepRecord] = []
     started: str
@@ -49,7 +53,7 @@ class NightRecord(BaseModel):
     def id(self) -> str:
         """Sorts by time; safe as a file name."""
         moment = self.started.partition(".")[0].replace(":", "-")
-        return f"{moment}Z-{(self.commit or 'unknown')[:7]}{'-changed' if self.changes else ''}"
+        return f"{moment}Z-{(self.commit or 'unknown')[:8]}{'-changed' if self.changes else ''}"
 
     def presets(self) -> list[str]:
         """Folder names of the matrix."""
@@ -58,6 +62,10 @@ class NightRecord(BaseModel):
     def red(self) -> list[StepRecord]:
         """The steps that make it red."""
         return [step for step in self.steps if step.status == "failed"]
+
+    def step(self, name: str) -> StepRecord | None:
+        """The latest attempt of a step; None where it was not begun."""
+        return next((step for step in self.steps if step.name == name), None)
 
     def put(self, step: StepRecord) -> None:
         """Add a step, or replace the earlier attempt of the same name."""
@@ -70,6 +78,7 @@ class NightRecord(BaseModel):
             "machine": self.machine.facts,
             "commit": self.commit,
             "uncommitted changes": self.changes,
+            "preset files": self.preset_files,
             "--against": self.against,
         }
 

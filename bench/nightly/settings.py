@@ -57,6 +57,7 @@ class Places(BaseModel):
         output: folder of the night.
         history: green nights, by machine.
         keep: green nights of a machine that are kept.
+        no_keep: this one is not: what it measured is no base for others.
         runs: folder beside which MLflow's own store lies.
         track: copy the records into MLflow.
         step_minutes: a step that takes longer is ended and counts as failed.
@@ -67,6 +68,7 @@ class Places(BaseModel):
     output: Path
     history: Path
     keep: int
+    no_keep: bool
     runs: Path
     track: bool
     step_minutes: float
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", "-o", type=Path, default=None, help="folder of the night (default: runs/nightly/DATE)")
     add("--history", type=Path, default=RUNS / "nights", help="folder of green nights (default: %(default)s)")
     add("--keep", type=_positive, default=30, help="green nights of a machine to keep (default: %(default)s)")
+    add("--no-keep", action="store_true", help="do not keep this night: no later one is gated against it")
     add("--runs", type=Path, default=RUNS, help="where MLflow's store lies if no server is named")
     add("--no-track", action="store_true", help="no copy in MLflow")
     add("--step-minutes", type=_minutes, default=90.0, help="a step that takes longer fails (default: %(default)s)")
@@ -123,6 +126,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Places]:
         output=given.output or RUNS / "nightly" / today,
         history=given.history,
         keep=given.keep,
+        no_keep=given.no_keep,
         runs=given.runs,
         track=not given.no_track,
         step_minutes=given.step_minutes,

@@ -10,15 +10,19 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict
 
 from bench.images import write_bytes
+from bench.processes import end_group
 
 Status = Literal["ok", "failed", "warning", "skipped"]
 SHOWN_LINES = 30
 """Of a log, where a step failed."""
 TAIL_BYTES = 32_768
+INTERRUPTED_S = 1.5
+"""A runner that cancels a job kills it some seconds later, and the summary is to be written before."""
 
 
 class StepRecord(BaseModel):
@@ -66,26 +70,12 @@ def execute(command: Sequence[str], environment: Mapping[str, str], log: Path, l
         try:
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            _end(process, signal.SIGTERM, 15.0)
+            end_group(process, 15.0)
             code = None
         except KeyboardInterrupt:
-            _end(process, signal.SIGINT, 5.0)  # a runner that cancels a job gives it seconds
+            end_group(process, INTERRUPTED_S, signal.SIGINT)
             raise
     return Ended(exit=code, seconds=time.monotonic() - begun)
-
-
-def _end(process: subprocess.Popen[bytes], politely: signal.Signals, patience_s: float) -> None:
-    """End the whole group: asked first, then killed."""
-    for number, wait in ((politely, patience_s), (signal.SIGKILL, 30.0)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(wait)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()
 
 
 def shown(command: Sequence[str]) -> str:
@@ -121,14 +111,24 @@ def empty(folder: Path) -> None:
 
 def hide_secrets(log: Path) -> None:
     """Blank the tracking server's address and credentials, in case a library printed them: logs are uploaded."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    try:
-        password = urllib.parse.urlsplit(uri).password
-    except ValueError:
-        password = None
+    if not log.is_file():
+        return
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    values = [uri, uri.rstrip("/"), password or "", *(os.environ.get(name, "") for name in names)]
+    values = {*_address_parts(os.environ.get("MLFLOW_TRACKING_URI", "")), *(os.environ.get(name, "") for name in names)}
     data = log.read_bytes()
-    for value in sorted({value for value in values if len(value) > 3}, key=len, reverse=True):
+    for value in sorted((value for value in values if len(value) > 3), key=len, reverse=True):
         data = data.replace(value.encode(), b"***")
     write_bytes(log, data)
+
+
+def _address_parts(uri: str) -> set[str]:
+    """An address as libraries may show it: whole, without its credentials, and these, escaped and not."""
+    found = {uri, uri.rstrip("/")}
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:
+        return found
+    account, _, host = parts.netloc.rpartition("@")
+    bare = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    user, _, password = account.partition(":")
+    return found | {bare, bare.rstrip("/"), *(form for text in (user, password) for form in (text, unquote(text)))}

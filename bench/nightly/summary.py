@@ -46,9 +46,9 @@ def markdown(night: NightRecord, out: Path) -> str:
         lines += [f"### {escaped(step.name)}", "", "Command and end of its log:", ""]
         lines += [*_code([step.command, "", *tail(out / step.log)] if step.log else [step.command]), ""]
     for preset in night.presets():
-        written = out / f"gate-{preset}.md"
-        if written.is_file():
-            lines += [f"## {escaped(preset)}", "", written.read_text(encoding="utf-8").strip(), ""]
+        for written in (out / f"gate-{preset}.md", out / f"alone-{preset}.md"):
+            if written.is_file():
+                lines += [f"## {escaped(preset)}", "", written.read_text(encoding="utf-8").strip(), ""]
     return "\n".join(lines)
 
 

@@ -1,24 +1,28 @@
 """This checkout, and another version of the code beside it (`--against`)."""
 
+import contextlib
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
+GIT_S = 300.0
 
 
 def _git(*arguments: str) -> bytes:
     """Output of git in this checkout.
 
     Raises:
-        UsageError: git is missing, or refuses.
+        UsageError: git is missing, refuses, or does not end.
     """
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, timeout=300, check=True)
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, timeout=GIT_S, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"git {arguments[0]} did not end within {GIT_S:g} s in {ROOT}") from error
     except FileNotFoundError as error:
         raise UsageError("git is not installed; install it (Debian: apt-get install git)") from error
     except subprocess.CalledProcessError as error:
@@ -45,22 +49,35 @@ def changes() -> str:
     return hashlib.sha256(difference).hexdigest()[:12] if difference else ""
 
 
-@contextmanager
+@contextlib.contextmanager
 def checked_out(commit: str, folder: Path) -> Iterator[Path]:
     """Another commit's files in `folder` for as long as the block lasts; what lies there from a killed night goes.
 
     Raises:
         UsageError: git refuses.
     """
-    _remove(folder)
-    _git("worktree", "add", "--quiet", "--detach", str(folder.resolve()), commit)
+    remove(folder)
+    # Twice: also where a locked worktree was that is gone.
+    _git("worktree", "add", "--force", "--force", "--quiet", "--detach", str(folder.resolve()), commit)
     try:
         yield folder
     finally:
-        _remove(folder)
+        remove(folder)
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
+    """Delete another commit's files, whether git knows them, has locked them, or not.
+
+    Raises:
+        UsageError: the folder cannot be deleted.
+    """
     if folder.exists():
-        _git("worktree", "remove", "--force", str(folder.resolve()))
-    _git("worktree", "prune")
+        with contextlib.suppress(UsageError):  # of another clone, or half deleted: the rest is done by hand
+            _git("worktree", "remove", "--force", "--force", str(folder.resolve()))
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} cannot be deleted: {error.strerror}; delete {folder}") from error
+    with contextlib.suppress(UsageError):
+        _git("worktree", "prune")

@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.tracking.address import redacted
     from bench.tracking.detached import copy_suite
     from bench.tracking.download import download_suites
-    from bench.tracking.server import TrackingError, redacted, store_uri
+    from bench.tracking.server import TrackingError, store_uri
     from bench.tracking.tracker import Tracker
 
 _MODULES = {
@@ -17,7 +18,7 @@ _MODULES = {
     "TrackingError": "server",
     "copy_suite": "detached",
     "download_suites": "download",
-    "redacted": "server",
+    "redacted": "address",
     "store_uri": "server",
 }
 __all__ = ["Tracker", "TrackingError", "copy_suite", "download_suites", "redacted", "store_uri"]

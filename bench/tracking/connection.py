@@ -1,16 +1,18 @@
 """A store that is open: client, experiment, and one importer at a time."""
 
 import fcntl
+import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
 from bench.registry import suggestion
 from bench.sections import TrackingConfig
-from bench.tracking.server import ARTIFACTS, TrackingError, answers, redacted, sqlite_file, store_uri
+from bench.tracking.address import redacted
+from bench.tracking.server import ARTIFACTS, TrackingError, answers, is_http, sqlite_file, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +23,8 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's page opens such an experiment with the table of its runs, others with traces of language models."""
 TURN_S = 600.0
 """Longest wait for other imports into the same store."""
+PAGE = 1_000
+"""Runs in one answer."""
 
 
 @contextmanager
@@ -53,25 +57,27 @@ def open_client(uri: str, seconds: float = HEALTH_S) -> "MlflowClient":
     with told(uri):
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=uri)
+        try:
+            return MlflowClient(tracking_uri=uri)
+        except (ImportError, ValueError) as error:  # a database's driver, or an address that is none
+            raise TrackingError(redacted(f"MLflow cannot open {uri}: {error}")) from error
 
 
 @contextmanager
-def turn(uri: str, root: Path) -> Iterator[None]:
-    """Wait until no other process imports into the store; two that create one SQLite file at once both fail.
+def turn(uri: str) -> Iterator[None]:
+    """Wait until no other process of this user on this machine imports into the store.
 
-    Args:
-        root: where the lock of a store without a file of its own lies.
+    Two that create one SQLite file at once both fail, and two that import one suite at once both create its runs.
 
     Raises:
-        TrackingError: another process holds it for ten minutes.
+        TrackingError: another process holds it for ten minutes, or its lock cannot be written.
     """
-    file = sqlite_file(uri)
-    path = (root / "mlflow") if file is None else file
-    path = path.with_name(path.name + ".lock")
-    with told(uri):
+    path = lock_path(uri)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = path.open("a")
+    except OSError as error:
+        raise TrackingError(f"cannot write the lock {path} of imports into MLflow: {error.strerror}") from error
     with held:
         deadline = time.monotonic() + TURN_S
         while not _taken(held.fileno()):
@@ -79,6 +85,16 @@ def turn(uri: str, root: Path) -> Iterator[None]:
                 raise TrackingError(f"another import holds {path} for {TURN_S:g} s; end it and track again")
             time.sleep(0.1)
         yield
+
+
+def lock_path(uri: str) -> Path:
+    """The lock of a store: beside an SQLite file, whoever opens it from where; else in the user's cache."""
+    file = sqlite_file(uri)
+    if file is not None:
+        return file.with_name(file.name + ".lock")
+    from bench.datasets.square import cache_root  # late: it imports PyTorch, which `bench ui` does without
+
+    return cache_root() / f"mlflow-{hashlib.sha256(uri.rstrip('/').encode()).hexdigest()[:16]}.lock"
 
 
 def _taken(descriptor: int) -> bool:
@@ -97,6 +113,8 @@ def open_experiment(client: "MlflowClient", uri: str, config: TrackingConfig) ->
     """
     file = sqlite_file(uri)
     with told(uri):
+        from mlflow.exceptions import MlflowException
+
         found = client.get_experiment_by_name(config.experiment)
         if found is not None and found.lifecycle_stage == "deleted":
             raise TrackingError(
@@ -105,7 +123,24 @@ def open_experiment(client: "MlflowClient", uri: str, config: TrackingConfig) ->
         if found is not None:
             return found.experiment_id
         artifacts = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-        return client.create_experiment(config.experiment, artifact_location=artifacts, tags=KIND)
+        try:
+            return client.create_experiment(config.experiment, artifact_location=artifacts, tags=KIND)
+        except MlflowException as error:
+            made = client.get_experiment_by_name(config.experiment)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or made is None:
+                raise
+            return made.experiment_id  # another machine was faster
+
+
+def search_all(client: "MlflowClient", experiment: str, query: str) -> list[Any]:
+    """Every run of an experiment that a query finds (mlflow.entities.Run), page by page."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
+        found, token = found + list(page), page.token
+        if not token:
+            return found
 
 
 def existing_experiment(root: Path, config: TrackingConfig) -> tuple["MlflowClient", str, str]:
@@ -120,7 +155,8 @@ def existing_experiment(root: Path, config: TrackingConfig) -> tuple["MlflowClie
     if file is not None and not file.is_file():
         raise UsageError(f"no MLflow store at {file}; run something first, or name a server with --uri")
     client = open_client(uri)
-    with turn(uri, root), told(uri):  # the first call brings an older database up to date
+    # The first call brings an older database up to date; a server has done that itself.
+    with nullcontext() if is_http(uri) else turn(uri), told(uri):
         found = client.get_experiment_by_name(config.experiment)
     if found is not None and found.lifecycle_stage == "active":
         return client, uri, found.experiment_id

@@ -13,9 +13,10 @@ from bench.errors import UsageError
 from bench.record import SuiteRecord, read_suite, write_json
 from bench.sections import TrackingConfig
 from bench.tracking import layout
+from bench.tracking.address import redacted
 from bench.tracking.archive import BadArchive, unpack
-from bench.tracking.connection import existing_experiment, told
-from bench.tracking.server import TrackingError, redacted
+from bench.tracking.connection import existing_experiment, search_all, told
+from bench.tracking.server import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     Run = Any  # mlflow.entities.Run, which type checkers see as untyped
 
 THREADS = 4
-PAGE = 1_000
 
 
 def download_suites(
@@ -55,8 +55,8 @@ def download_suites(
     """
     client, uri, experiment = existing_experiment(runs, config)
     with told(uri):
-        parents = _search(client, experiment, f"tags.`{layout.KIND_TAG}` = 'suite'")
-        cells = _search(client, experiment, f"tags.`{layout.KIND_TAG}` = 'cell'") if samples else []
+        parents = search_all(client, experiment, f"tags.`{layout.KIND_TAG}` = 'suite'")
+        cells = search_all(client, experiment, f"tags.`{layout.KIND_TAG}` = 'cell'") if samples else []
     complete = _complete(parents, tell)
     if not complete:
         raise UsageError(
@@ -72,16 +72,6 @@ def download_suites(
         with ThreadPoolExecutor(THREADS) as threads:
             found = list(threads.map(lambda run: fetch.suite(run, children.get(run.info.run_id, [])), complete))
         return _named(found, into)
-
-
-def _search(client: "MlflowClient", experiment: str, query: str) -> list["Run"]:
-    found, token = [], None
-    while True:
-        page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _complete(runs: Iterable["Run"], tell: Callable[[str], None]) -> list["Run"]:
@@ -147,9 +137,9 @@ class _Fetch:
         return suite
 
     def _cell(self, run: "Run", name: str, folder: Path) -> None:
-        if not layout.is_folder_name(name):
-            raise self._bad(run, f"{name!r} is not the name of a cell")
         target = folder / name
+        if not layout.is_cell_name(name) or target.exists():
+            raise self._bad(run, f"{name!r} is not the name of a cell, or is there twice")
         target.mkdir()
         there = self._listed(run, layout.RECORD_FOLDER)
         for file in layout.CELL_FILES:

@@ -1,26 +1,21 @@
 """What MLflow is told of a suite and of a cell: tags, parameters, figures, curves. Nothing here talks to MLflow."""
 
 import datetime
-import fcntl
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError
-from bench.record import LOCK, CellRecord, SuiteRecord, cells_of, read_suite
+from bench.record import CellRecord, SuiteRecord
 from bench.tracking import layout
-from bench.tracking.names import finite, flat, summary_metrics, text, timing_metrics
+from bench.tracking.names import finite, flat, safe_key, summary_metrics, text, timing_metrics
 from bench.tracking.series import Point, cell_series
 from reports.records import Cell
 
 STATUS = {"ok": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "KILLED"}
 """A record's status -> MLflow's. What is "running" and holds no lock was killed."""
-
-
-FACTS = ("device", "batch_size", "noise", "torch", "version")
-"""Of a cell's record, that become parameters."""
 
 
 @dataclass(frozen=True)
@@ -48,31 +43,6 @@ class Entry:
     dataset: tuple[str, str, int] | None = None
 
 
-def read_record(folder: Path) -> tuple[SuiteRecord, list[Cell]]:
-    """A suite and its cells, those too that were killed before they came into the suite's record.
-
-    Raises:
-        UsageError: no record there, a damaged one, or one that a process is writing.
-    """
-    suite = read_suite(folder)
-    if _is_locked(folder):
-        raise UsageError(f"{folder} is still running; import it when it is done")
-    return suite, [Cell(suite, folder, record, record.id) for record in cells_of(folder, suite)]
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether a run holds the folder's lock; changes nothing, the folder may be read-only."""
-    path = folder / LOCK
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 def suite_entry(suite: SuiteRecord, folder: Path) -> Entry:
     """A suite: its configuration, and where it ran."""
     environment = suite.environment
@@ -80,7 +50,7 @@ def suite_entry(suite: SuiteRecord, folder: Path) -> Entry:
     tags = {
         layout.KIND_TAG: "suite",
         "status": suite.status,
-        "bench.command": suite.command,
+        layout.COMMAND_TAG: suite.command,
         "mlflow.source.name": "bench",
         **_machine(environment),
     }
@@ -89,7 +59,7 @@ def suite_entry(suite: SuiteRecord, folder: Path) -> Entry:
     files = [folder / name for name in layout.SUITE_FILES]
     identity = suite_record_id(suite)
     return Entry(
-        name=text(suite.id, 250),
+        name=text(run_name(suite, folder), 250),
         record_id=identity,
         suite_id=identity,
         digest=_digest(path.read_bytes() for path in files if path.is_file()),
@@ -99,6 +69,12 @@ def suite_entry(suite: SuiteRecord, folder: Path) -> Entry:
         tags={key: text(value) for key, value in tags.items()},
         params=flat(suite.config),
     )
+
+
+def run_name(suite: SuiteRecord, folder: Path) -> str:
+    """A suite's name, with its folder's parent before it where that tells it from others: "nightly-small/repeat-1"."""
+    repeated = re.fullmatch(r"repeat-\d+", suite.id) is not None
+    return f"{folder.resolve().parent.name}/{suite.id}" if repeated else suite.id
 
 
 def suite_record_id(suite: SuiteRecord) -> str:
@@ -144,6 +120,31 @@ def cell_entry(cell: Cell) -> Entry:
         metrics=values,
         series=cell_series(cell),
         dataset=(record.dataset, str(record.facts.get("data", ""))[:36], record.samples),
+    )
+
+
+def training_entry(card: Mapping[str, Any], path: Path) -> Entry:
+    """A training: recipe, loss curve and figures, at the time when the card was written.
+
+    Args:
+        card: from `bench.tracking.reading.read_training`; `path` is its file.
+    """
+    losses, _ = finite({str(step): loss for step, loss in card["curve"]})
+    figures, _ = finite({safe_key(f"figures/{key}"): value for key, value in card["figures"].items()})
+    identity = layout.record_id("training", card["recipe"], card["sha256"])
+    written = int(path.stat().st_mtime * 1000)
+    return Entry(
+        name=text(card["recipe"], 250),
+        record_id=identity,
+        suite_id=identity,
+        digest=_digest([path.read_bytes()]),
+        status="FINISHED",
+        started=written,
+        ended=written,
+        tags={layout.KIND_TAG: "training", "mlflow.source.name": "bench"},
+        params=flat(card["training"]) | flat({"config": card["config"]}),
+        metrics=figures,
+        series={"train/loss": [Point(int(step), loss) for step, loss in losses.items()]},
     )
 
 

@@ -3,9 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.errors import UsageError
+from bench.tracking import layout
 from metrics.intervals import Estimate
 
 UNITS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -19,6 +21,7 @@ UNITS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Unit of a figure -> what is put behind its name, unless one of these words is in the name and says it already."""
 KEY_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
 """Characters that MLflow keeps."""
+_TAG = re.compile(r"[a-z][a-z0-9_-]{0,49}")
 _KEY = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
@@ -44,6 +47,26 @@ def text(value: str, limit: int = TAG_LIMIT) -> str:
     """A text that any store keeps: bytes that are no UTF-8 as escapes, and no longer than MLflow's limit."""
     kept = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return kept if len(kept) <= limit else kept[: limit - 1] + "…"
+
+
+def own_tags(assignments: Sequence[str]) -> dict[str, str]:
+    """The user's KEY=VALUE as tags of MLflow: {"bench.night": "2026-01-31"}.
+
+    Raises:
+        UsageError: not KEY=VALUE, a key of other characters or one that imports use themselves, or one twice.
+    """
+    found: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        name = f"{layout.OWN_PREFIX}{key}"
+        if not equals or _TAG.fullmatch(key) is None:
+            raise UsageError(f"--tag {assignment!r}: give KEY=VALUE, the key in lower case letters, digits, _ and -")
+        if name in layout.TAKEN or name in found:
+            raise UsageError(f"--tag {assignment!r}: {key!r} is {'there twice' if name in found else 'in use'}")
+        if not value.strip() or not value.isprintable() or len(value) > 250:
+            raise UsageError(f"--tag {key}: give a value of 1 to 250 printable characters")
+        found[name] = value
+    return found
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, str]:

@@ -1,8 +1,7 @@
-"""Which MLflow store is used, whether it answers, and how its address is shown: passwords never are."""
+"""Which MLflow store is used, whether it answers, and what of its address may be shown: passwords never."""
 
 import http.client
 import os
-import re
 import ssl
 import threading
 import urllib.error
@@ -16,6 +15,7 @@ from bench.sections import TrackingConfig
 # MLflow reads these when it is imported, which every function of this package does late.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
@@ -24,16 +24,10 @@ DATABASE = "mlflow.db"
 """The default store, in the folder of the runs."""
 ARTIFACTS = "mlflow-artifacts"
 """Folder beside an SQLite store."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class TrackingError(BenchError):
     """MLflow cannot be used; the records are unaffected."""
-
-
-def redacted(text: str) -> str:
-    """A text without the user names and passwords of the addresses in it."""
-    return _CREDENTIALS.sub("***@", text)
 
 
 def store_uri(root: Path, config: TrackingConfig) -> str:
@@ -41,13 +35,16 @@ def store_uri(root: Path, config: TrackingConfig) -> str:
 
     Of an http address the user name and the password move into the environment variables that MLflow reads them
     from, so that no message of any library can show them.
+
+    Raises:
+        TrackingError: a server's address that is none, or has a query; the text does not show it.
     """
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return f"sqlite:///{(root / DATABASE).resolve()}"
     if not is_http(uri):
         return uri
-    parts = urllib.parse.urlsplit(uri)
+    parts = _split(uri, "tracking.uri (--uri)" if config.uri else "MLFLOW_TRACKING_URI")
     account, found, host = parts.netloc.rpartition("@")
     if not found:
         return uri
@@ -57,6 +54,18 @@ def store_uri(root: Path, config: TrackingConfig) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc=host))
 
 
+def _split(uri: str, source: str) -> urllib.parse.SplitResult:
+    """A server's address in its parts; an error quotes nothing of it, as any part may be a secret at a wrong place."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        usable = bool(parts.hostname) and parts.port != 0 and not any(letter.isspace() for letter in uri)
+    except ValueError:  # brackets without an end, a port that is no number
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise TrackingError(f"{source} is no address of a tracking server; give one like https://mlflow.example.org")
+    return parts
+
+
 def is_http(uri: str) -> bool:
     """Whether it is a tracking server's address, not a database."""
     return uri.startswith(("http://", "https://"))
@@ -64,7 +73,7 @@ def is_http(uri: str) -> bool:
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for others."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
 def answers(uri: str, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,55 +10,56 @@ from typing import Any
 from bench.sections import TrackingConfig
 from bench.tracking import layout
 from bench.tracking.archive import pack
-from bench.tracking.connection import open_client, open_experiment
+from bench.tracking.connection import open_client, open_experiment, search_all
 from bench.tracking.entries import Entry
+from bench.tracking.known import Known, standing
 
-DIGEST_TAG = "bench.digest"
 CHANGED_TAG = "params_changed"
-
-
-class Known:
-    """The runs that a suite has in MLflow already (mlflow.entities.Run)."""
-
-    def __init__(self, runs: Sequence[Any]) -> None:
-        self.runs = list(runs)
-
-    def of(self, entry: Entry) -> Any | None:
-        """The run of an entry, whole or not."""
-        found = (run for run in self.runs if run.data.tags.get(layout.RECORD_TAG) == entry.record_id)
-        return next(found, None)
-
-    def is_complete(self, entry: Entry) -> bool:
-        """Whether it was imported to its end, as it is now."""
-        run = self.of(entry)
-        tags = {} if run is None else run.data.tags
-        return tags.get(layout.IMPORT_TAG) == layout.COMPLETE and tags.get(DIGEST_TAG) == entry.digest
 
 
 class Store:
     """The configured experiment of a store, for the one who has the turn to write into it.
 
+    Args:
+        tags: of every run that is written, besides its own.
+
     Raises:
         TrackingError: it cannot be opened.
     """
 
-    def __init__(self, uri: str, config: TrackingConfig) -> None:
-        self.client, self.config = open_client(uri), config
+    def __init__(self, uri: str, config: TrackingConfig, tags: Mapping[str, str]) -> None:
+        self.client, self.config, self.tags = open_client(uri), config, dict(tags)
         self.experiment = open_experiment(self.client, uri, config)
 
     def runs_of(self, entry: Entry) -> Known:
-        """All runs of a suite. Those that an import left RUNNING when it was killed are closed."""
-        query = f"tags.`{layout.SUITE_TAG}` = '{entry.suite_id}'"
-        found, token = [], None
-        while True:
-            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
-            found, token = found + list(page), page.token
-            if not token:
-                break
-        for run in found:
+        """All runs of a suite or a training.
+
+        Those that an import left RUNNING when it was killed are closed, and duplicates, which two machines that
+        import one suite at once can make, are marked as replaced.
+        """
+        tag = layout.RECORD_TAG if entry.tags[layout.KIND_TAG] == "training" else layout.SUITE_TAG
+        known = Known(self._search(tag, entry.suite_id), self.config.images)
+        for run in (*known.runs, *known.duplicates):
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
-        return Known(found)
+        for run in known.duplicates:
+            self._tag(run, {layout.IMPORT_TAG: layout.REPLACED})
+        return known
+
+    def _search(self, tag: str, value: str) -> list[Any]:
+        return search_all(self.client, self.experiment, f"tags.`{tag}` = '{value}'")
+
+    def _tag(self, run: Any, tags: Mapping[str, str]) -> None:
+        """Set the tags that a run (mlflow.entities.Run) does not have yet."""
+        for key, value in tags.items():
+            if run.data.tags.get(key) != value:
+                self.client.set_tag(run.info.run_id, key, value)
+
+    def join(self, known: Known, parent: str) -> None:
+        """Put all runs of a suite that were there already below its run, which may be a new one, and tag them."""
+        for run in known.runs:
+            below = {layout.PARENT_TAG: parent} if layout.CELL_TAG in run.data.tags else {}
+            self._tag(run, below | self.tags)
 
     def open(self, entry: Entry, known: Known, parent: str | None = None) -> str:
         """The run of an entry with its tags and parameters, made where there is none; returns its id.
@@ -67,10 +69,11 @@ class Store:
         """
         from mlflow.entities import Param, RunTag
 
-        tags = entry.tags | {layout.RECORD_TAG: entry.record_id, layout.SUITE_TAG: entry.suite_id}
-        tags |= {layout.IMPORT_TAG: layout.INCOMPLETE, DIGEST_TAG: entry.digest}
+        tags = entry.tags | self.tags | {layout.RECORD_TAG: entry.record_id, layout.SUITE_TAG: entry.suite_id}
+        tags |= {layout.IMPORT_TAG: layout.INCOMPLETE, layout.DIGEST_TAG: entry.digest}
+        tags |= {layout.IMAGES_TAG: str(self.config.images).lower()}
         tags |= {} if parent is None else {layout.PARENT_TAG: parent}
-        run = known.of(entry) or self._create(entry.name, tags, entry.started)
+        run = known.of(entry) or self._create(entry, tags)
         there = run.data.params
         changed = sorted(key for key, value in entry.params.items() if there.get(key, value) != value)
         tags |= {CHANGED_TAG: ", ".join(changed)} if changed else {}
@@ -78,35 +81,41 @@ class Store:
         self.client.log_batch(run.info.run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
         return run.info.run_id
 
-    def _create(self, name: str, tags: dict[str, str], started: int | None) -> Any:
-        run = self.client.create_run(self.experiment, start_time=started, run_name=name, tags=tags)
-        self.client.set_terminated(run.info.run_id, "KILLED", end_time=started)
-        return run
+    def _create(self, entry: Entry, tags: Mapping[str, str]) -> Any:
+        """A new run, or the one that another machine has made for the same record meanwhile."""
+        created = {layout.CREATED_TAG: f"{time.time_ns() // 1_000_000:015d}"}
+        made = self.client.create_run(
+            self.experiment, start_time=entry.started, run_name=entry.name, tags={**tags, **created}
+        )
+        self.client.set_terminated(made.info.run_id, "KILLED", end_time=entry.started)
+        first = min(self._search(layout.RECORD_TAG, entry.record_id), key=standing, default=made)
+        if first.info.run_id == made.info.run_id:
+            return made
+        self.client.delete_run(made.info.run_id)
+        return first
 
-    def _close(self, run_id: str, status: str, ended: int | None) -> None:
-        self.client.set_terminated(run_id, status, end_time=ended)
+    def close(self, run_id: str, entry: Entry) -> None:
+        """A run is whole."""
+        self.client.set_terminated(run_id, entry.status, end_time=entry.ended)
         self.client.set_tag(run_id, layout.IMPORT_TAG, layout.COMPLETE)
 
-    def import_cell(self, entry: Entry, known: Known, parent: str, folder: Path) -> None:
-        """A cell below its suite: figures, curves, dataset, and its files.
+    def write_cell(self, entry: Entry, known: Known, parent: str, folder: Path) -> str:
+        """A cell below its suite: figures, curves, dataset, and its files; returns its run's id, to be closed.
 
         Args:
             folder: of the suite.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         run_id, place = self.open(entry, known, parent), folder / entry.tags[layout.CELL_TAG]
-        metrics = [Metric(key, value, entry.ended, 0) for key, value in entry.metrics.items()]
-        for key, points in entry.series.items():
-            metrics += [Metric(key, point.value, entry.ended, point.step) for point in points]
-        self.client.log_batch(run_id, metrics=metrics)
+        self._log_metrics(run_id, entry)
         if entry.dataset is not None:
             name, digest, rows = entry.dataset
             data = Dataset(name, digest, "local", json.dumps({"dataset": name}), profile=json.dumps({"num_rows": rows}))
             self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
         self._log_files(run_id, place, layout.CELL_FILES, layout.RECORD_FOLDER)
         self._log_pictures(run_id, place, ("images", "reconstructions"), layout.IMAGES_ARCHIVE, layout.RECORD_FOLDER)
-        self._close(run_id, entry.status, entry.ended)
+        return run_id
 
     def mark_replaced(self, known: Known, entries: Sequence[Entry]) -> None:
         """Mark the earlier runs of cells that have been resumed or judged again since."""
@@ -117,41 +126,27 @@ class Store:
             if cell in current and tags.get(layout.RECORD_TAG) != current[cell]:
                 self.client.set_tag(run.info.run_id, layout.IMPORT_TAG, layout.REPLACED)
 
-    def finish_suite(self, run_id: str, entry: Entry, folder: Path, note: str) -> None:
-        """A suite's files and its note, and its end."""
+    def write_suite(self, run_id: str, folder: Path, note: str) -> None:
+        """A suite's files and its note."""
         inputs = sorted(path.name for path in folder.glob("inputs-*/"))
         self._log_files(run_id, folder, layout.SUITE_FILES, None)
         self._log_pictures(run_id, folder, inputs, layout.INPUTS_ARCHIVE, None)
         self.client.set_tag(run_id, layout.NOTE_TAG, note)
-        self._close(run_id, entry.status, entry.ended)
 
-    def import_training(
-        self,
-        name: str,
-        record_id: str,
-        params: Mapping[str, str],
-        losses: Mapping[str, float],
-        figures: Mapping[str, float],
-        card: Path,
-    ) -> None:
-        """A training run; nothing where it is there already.
+    def write_training(self, entry: Entry, known: Known, card: Path) -> str:
+        """A training's figures, its loss curve and its card; returns its run's id, to be closed."""
+        run_id = self.open(entry, known)
+        self._log_metrics(run_id, entry)
+        self.client.log_artifact(run_id, str(card))
+        return run_id
 
-        Args:
-            losses: by step.
-        """
-        from mlflow.entities import Metric, Param
+    def _log_metrics(self, run_id: str, entry: Entry) -> None:
+        from mlflow.entities import Metric
 
-        query = f"tags.`{layout.RECORD_TAG}` = '{record_id}' and tags.`{layout.IMPORT_TAG}` = '{layout.COMPLETE}'"
-        if self.client.search_runs([self.experiment], query, max_results=1):
-            return
-        tags = {layout.RECORD_TAG: record_id, layout.KIND_TAG: "training", "mlflow.source.name": "bench"}
-        run = self._create(name, tags, None)
-        now = run.info.start_time
-        metrics = [Metric("train/loss", loss, now, int(step)) for step, loss in losses.items()]
-        metrics += [Metric(key, value, now, 0) for key, value in figures.items()]
-        self.client.log_batch(run.info.run_id, metrics, [Param(key, value) for key, value in params.items()])
-        self.client.log_artifact(run.info.run_id, str(card))
-        self._close(run.info.run_id, "FINISHED", now)
+        metrics = [Metric(key, value, entry.ended, 0) for key, value in entry.metrics.items()]
+        for key, points in entry.series.items():
+            metrics += [Metric(key, point.value, entry.ended, point.step) for point in points]
+        self.client.log_batch(run_id, metrics=metrics)
 
     def _log_files(self, run_id: str, folder: Path, names: Sequence[str], below: str | None) -> None:
         for name in names:

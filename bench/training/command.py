@@ -12,7 +12,7 @@ from bench.listing import RECIPES as NAMES
 from bench.registry import check_name
 from bench.sections import TrackingConfig
 from bench.suite import resolve_device
-from bench.tracking import Tracker
+from bench.tracking.detached import copy_training
 from bench.training.data import open_data
 from bench.training.loop import Initial, Trainer, TrainingError
 from bench.training.recipes import RECIPES, Recipe
@@ -46,17 +46,16 @@ def _initial(recipe: Recipe, file: Path | None) -> Initial | None:
 
 
 def tracked(card: Path, runs: Path) -> str:
-    """An MLflow entry for exported weights; returns what to print.
+    """An MLflow entry for exported weights, which never fails or holds up a training; returns what to print.
 
     Args:
         card: from `train_and_export`.
         runs: folder of the MLflow store.
     """
-    facts = json.loads(card.read_text())
-    tracker = Tracker(runs, TrackingConfig())
-    tracker.log_training(facts, card)
-    text = ", ".join(f"{key} {value:.4f}" for key, value in facts["figures"].items())
-    return f"{card.with_suffix('.safetensors')} ({text}); card {card}; MLflow {tracker.uri}"
+    figures = json.loads(card.read_text())["figures"]
+    text = ", ".join(f"{key} {value:.4f}" for key, value in figures.items())
+    copied = copy_training(card, runs, TrackingConfig())
+    return f"{card.with_suffix('.safetensors')} ({text}); card {card}; MLflow {copied}"
 
 
 def train_and_export(

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bench.errors import UsageError
+from bench.images import write_bytes
 from reports.pages.blocks import Block, Code, Section, TableBlock, Text
 from reports.table import Entry, Table, Value, format_entry, printable, to_csv, to_latex, to_markdown
 
@@ -23,6 +26,7 @@ SCRIPTS = (
     "lines.js",
     "scatter.js",
     "bars.js",
+    "sample_view.js",
     "gallery.js",
     "page.js",
 )
@@ -164,3 +168,17 @@ def render(title: str, banner: str, facts: Mapping[str, str], sections: Sequence
         )
     )
     return page.encode("utf-8", "backslashreplace")
+
+
+def write_html(path: Path, content: bytes) -> Path:
+    """Write a page whole or not at all, with the folders that it needs; returns `path`.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    except OSError as error:
+        raise UsageError(f"--output {path} cannot be written: {error.strerror}") from error
+    return path

@@ -17,10 +17,19 @@ Reached = tuple[float, float | None, float | None]
 """A figure with its interval, as a point of a chart has it."""
 
 
+MEANINGLESS = "means nothing"
+"""What is to be thought of a cell whose backend computes nothing."""
+
+
 def is_faithful(cell: Cell) -> bool:
     """False for a backend that computes nothing (null): its counterfactuals mean nothing."""
     name = cell.record.backend
     return bool(resolve(BACKENDS, name, "backend").faithful) if name in BACKENDS else True
+
+
+def why_meaningless(cell: Cell) -> str:
+    """Why a cell that is not faithful means nothing."""
+    return f"the backend {cell.record.backend} computes nothing: its counterfactuals mean nothing"
 
 
 def meaningless(cells: Sequence[Cell]) -> list[Text]:
@@ -61,6 +70,8 @@ def series_name(cell: Cell) -> str:
     """The cell's label; of an unfinished cell with how much of it there is."""
     if cell.finished:
         return cell.label
+    if cell.problem:
+        return f"{cell.label} ({cell.status})"
     return f"{cell.label} ({cell.record.status}: {len(cell.samples)} of {cell.record.samples} samples)"
 
 

@@ -28,10 +28,21 @@ function formatInterval(axis, value, low, high) {
   return low === null || high === null ? text : `${text} [${formatNumber(low)}, ${formatNumber(high)}]`;
 }
 
-/** An axis' title with its unit, what is better, and how it is divided. */
+/** An axis' name with its unit. */
+function axisName(axis) {
+  return axis.unit ? `${axis.label} (${axis.unit})` : axis.label;
+}
+
+/** An axis' title: its name, what is better, and how it is divided. */
 function axisTitle(axis) {
   const better = { low: ", lower is better", high: ", higher is better" }[axis.better] ?? "";
-  return (axis.unit ? `${axis.label} (${axis.unit})` : axis.label) + better + (axis.log ? ", logarithmic" : "");
+  return axisName(axis) + better + (axis.log ? ", logarithmic" : "");
+}
+
+/** Headings of an axis' values with their intervals, as tables have them too: each once, and without a direction. */
+function intervalHeadings(axis) {
+  const name = axisName(axis);
+  return [name, `${name} low`, `${name} high`];
 }
 
 /** A text in lines of about so many pixels. */
@@ -109,7 +120,8 @@ function extent(axis, values) {
     const air = Math.max((high / low) ** 0.06, 1.1);
     [low, high] = [low / air, high * air];
   } else {
-    const air = (high - low || Math.abs(high) || 1) * 0.05;
+    const span = high - low || (axis.date ? 0 : Math.abs(high) || 1);
+    const air = span ? span * 0.05 : 12 * HOUR; // a single date
     const touches = axis.zero && low >= 0;
     [low, high] = [touches ? 0 : low - air, high + air];
     if (axis.zero) high = Math.max(high, 0);

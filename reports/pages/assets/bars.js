@@ -24,7 +24,7 @@ function renderBars(block, data) {
 function barRows(data) {
   const figures = (parts) => data.parts.map((part) => parts[part] ?? null);
   const rows = Object.entries(data.bars).map(([label, parts]) => [label, ...figures(parts)]);
-  return [["", ...data.parts.map((part) => (data.unit ? `${part} (${data.unit})` : part))], ...rows];
+  return [["cell", ...data.parts.map((part) => (data.unit ? `${part} (${data.unit})` : part))], ...rows];
 }
 
 /** The visible parts of a bar as {part, from, to}. */
@@ -101,7 +101,7 @@ function matrixRows(data) {
       }
     }
   }
-  return [["", data.row_label, data.column_label, "value", "count"], ...rows];
+  return [["cell", data.row_label, data.column_label, "value", "count"], ...rows];
 }
 
 function drawMatrix(data, choice) {

@@ -61,6 +61,12 @@ function announce(message) {
   announce.timer = setTimeout(() => (status.textContent = ""), 4000);
 }
 
+/** Whether the clipboard may be written: a frame that is not allowed to logs an error if it tries. */
+function mayCopy() {
+  const policy = document.permissionsPolicy ?? document.featurePolicy;
+  return policy === undefined || policy.allowsFeature("clipboard-write");
+}
+
 /**
  * Copies a text, or, where the clipboard is refused (old browsers, sandboxed frames), shows it selected below `place`.
  * @param {string} text
@@ -68,6 +74,7 @@ function announce(message) {
  * @param {HTMLElement} place
  */
 async function copyText(text, what, place) {
+  if (!mayCopy()) return offerText(text, what, place);
   try {
     await navigator.clipboard.writeText(text);
     announce(`${what} copied`);

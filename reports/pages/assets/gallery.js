@@ -6,20 +6,13 @@ const COARSE = 64; // longest side of a picture whose pixels stay squares when i
 const PARTS = ["input", "reconstruction", "counterfactual", "difference"];
 const STATES = { valid: "valid", invalid: "not valid", failed: "failed" };
 
-/** Columns of the records in words; others are shown by their own name. */
-const FIGURES = {
-  start: "r before", prediction: "r after, on the saved image", search_prediction: "r after, as the search saw it",
-  prediction_error: "|r − target|", oracle_target_mae: "|oracle − target|", oracle_regressor_mae: "|oracle − r|",
-  oracle: "oracle after", attribute: "true value of the input", reconstruction_prediction: "r of the reconstruction",
-  change_l1: "mean absolute change", square_mae: "error inside the square", background_mae: "error outside the square",
-  noise_success: "success under fresh noise", noise_prediction: "r under fresh noise",
-  seconds: "seconds, its share", latency: "seconds from start to end",
-};
+/** |r - target|; a failure is worse than any error, and so is one that is no finite number, which the figures lack. */
+const errorOf = (item) => (item.state === "failed" ? Infinity : item.figures.prediction_error ?? Infinity);
 
-/** Key, words, value of an item (undefined: last), whether the largest comes first. A failure is worse than any error. */
+/** Key, words, value of an item (undefined: last), whether the largest comes first. */
 const ORDERS = [
   ["record", "as recorded", (item) => item.place, false],
-  ["error", "error |r − target|", (item) => (item.state === "failed" ? Infinity : item.figures.prediction_error), true],
+  ["error", "error |r − target|", errorOf, true],
   ["oracle", "oracle error", (item) => item.figures.oracle_target_mae, true],
   ["change", "change of the image", (item) => item.figures.change_l1, true],
   ["start", "r before", (item) => item.figures.start, false],
@@ -50,8 +43,10 @@ function mountGallery(element, data) {
 /** The pages of a gallery: what is chosen, and the pictures of one page at a time. */
 class GalleryPages {
   constructor(element, data) {
-    Object.assign(this, { data, order: "record", descending: false, cell: "all", filter: "all", words: "", beside: false, page: 0 });
-    this.parts = PARTS.map((_, part) => part).filter((part) => part !== 1 || data.items.some((item) => item.pictures?.[1] != null));
+    Object.assign(this, { data, order: "record", descending: false, page: 0 });
+    Object.assign(this, { cell: "all", filter: "all", words: "", beside: false });
+    const reconstructed = data.items.some((item) => item.pictures?.[1] != null);
+    this.parts = PARTS.map((_, part) => part).filter((part) => part !== 1 || reconstructed);
     this.bySample = new Map();
     for (const item of data.items) {
       if (!this.bySample.has(item.sample)) this.bySample.set(item.sample, []);
@@ -72,12 +67,14 @@ class GalleryPages {
     const order = makeSelect("Order", orders, this.order, (key) => this.setOrder(key));
     this.orderSelect = order.querySelector("select");
     this.direction = makeButton("", () => this.setOrder(this.order, !this.descending), { class: "gallery-direction" });
-    const search = make("input", { type: "search", placeholder: "name or reason", "aria-label": "Search in names and reasons" });
+    const label = "Search in names and reasons";
+    const search = make("input", { type: "search", placeholder: "name or reason", "aria-label": label });
     search.addEventListener("input", () => this.choose({ words: search.value.trim().toLowerCase() }));
     const worst = makeButton("Worst first", () => this.setOrder("error"));
     const filters = FILTERS.filter(([key, , passes]) => key === "all" || new Set(this.data.items.map(passes)).size > 1);
     const shown = makeSelect("Show", filters, this.filter, (filter) => this.choose({ filter }));
-    return make("div", { class: "gallery-tools" }, worst, order, this.direction, shown, ...this.makeCellTools(), search);
+    const tools = [worst, order, this.direction, shown, ...this.makeCellTools(), search];
+    return make("div", { class: "gallery-tools" }, ...tools);
   }
 
   makeCellTools() {
@@ -86,7 +83,8 @@ class GalleryPages {
     const labels = [["all", "all cells"], ...cells.map((label, cell) => [String(cell), label])];
     const beside = make("input", { type: "checkbox" });
     beside.addEventListener("change", () => this.choose({ beside: beside.checked }));
-    return [makeSelect("Cell", labels, this.cell, (cell) => this.choose({ cell })), make("label", {}, beside, " cells side by side")];
+    const select = makeSelect("Cell", labels, this.cell, (cell) => this.choose({ cell }));
+    return [select, make("label", {}, beside, " cells side by side")];
   }
 
   /** Buttons stay enabled for the keyboard's sake: one that is disabled loses the focus. */
@@ -96,7 +94,8 @@ class GalleryPages {
     const to = (text, page, end) => makeButton(text, () => this.turn(page()), { "data-end": end });
     const back = [to("« First", () => 0, "first"), to("‹ Previous", () => this.page - 1, "first")];
     const forth = [to("Next ›", () => this.page + 1, "last"), to("Last »", () => Infinity, "last")];
-    return make("nav", { class: "gallery-pager", "aria-label": `Pages, ${where} the pictures` }, ...back, number, ...forth);
+    const label = `Pages, ${where} the pictures`;
+    return make("nav", { class: "gallery-pager", "aria-label": label }, ...back, number, ...forth);
   }
 
   setOrder(key, descending = ORDERS.find(([one]) => one === key)[3]) {
@@ -142,7 +141,8 @@ class GalleryPages {
     this.grid.classList.toggle("gallery-beside", this.beside);
     this.grid.replaceChildren(...shown.map((entry) => (this.beside ? this.row(entry) : this.card(entry[0], true))));
     const what = this.beside ? "images" : "samples";
-    const range = shown.length ? `${what} ${first + 1} to ${first + shown.length} of ${this.entries.length}` : `no ${what}`;
+    const numbers = `${what} ${first + 1} to ${first + shown.length} of ${this.entries.length}`;
+    const range = shown.length ? numbers : `no ${what}`;
     this.status.textContent = `Page ${this.page + 1} of ${pages}: ${range}`;
     for (const pager of this.pagers) {
       Object.assign(pager.querySelector("input"), { value: this.page + 1, max: pages });
@@ -154,11 +154,13 @@ class GalleryPages {
 
   /** A sample: its pictures, which open the larger view, and its figures. */
   card(item, named) {
-    const label = `${item.id}, ${this.data.cells[item.cell]}: larger view`;
+    const cell = this.data.cells[item.cell];
+    const label = `${item.id}, ${cell}: larger view`;
     const pictures = this.parts.map((part) => makePicture(this.data, item, part));
-    const opener = makeButton("", () => this.view.open(item), { class: "gallery-open", "aria-label": label, "data-place": item.place });
+    const attributes = { class: "gallery-open", "aria-label": label, "data-place": item.place };
+    const opener = makeButton("", () => this.view.open(item), attributes);
     opener.append(...pictures);
-    const lines = captionLines(item, named ? item.id : "", this.data.cells.length > 1 ? this.data.cells[item.cell] : "");
+    const lines = captionLines(item, named ? item.id : "", this.data.cells.length > 1 ? cell : "");
     return make("figure", { class: "gallery-card" }, opener, make("figcaption", {}, ...lines));
   }
 
@@ -202,7 +204,8 @@ function captionLines(item, id, cell) {
   const short = (value) => (value === undefined ? "–" : value.toFixed(2).replace("-", "−"));
   const course = item.state === "failed" ? short(start) : `${short(start)} → ${short(prediction)}`;
   const judged = oracle === undefined ? "" : ` · oracle ${short(oracle)}`;
-  const lines = [id && make("bdi", { class: "gallery-id", title: id }, id), cell && make("bdi", { class: "gallery-cell" }, cell)];
+  const lines = [id && make("bdi", { class: "gallery-id", title: id }, id)];
+  lines.push(cell && make("bdi", { class: "gallery-cell" }, cell));
   lines.push(make("span", {}, `r ${course} · target ${short(target)}${judged}`), make("span", {}, ...stateWords(item)));
   if (steps !== undefined && item.state !== "failed") lines.at(-1).append(` · ${steps} steps`);
   if (item.problems) lines.push(make("span", { class: "gallery-problem" }, item.problems.join("; ")));
@@ -216,85 +219,10 @@ function stateWords(item) {
 
 /** The scale of all differences. */
 function colourBar(data) {
-  const what = `counterfactual − input, mean over channels: blue darker, red brighter; the ends are ${data.limit} and more`;
+  const colours = `blue darker, red brighter; the ends are ${data.limit} and more`;
+  const what = `counterfactual − input, mean over channels: ${colours}`;
   const ends = [-data.limit, 0, data.limit].map((value) => make("span", {}, value.toFixed(1).replace("-", "−")));
   const bar = make("img", { src: data.scale, alt: `Colour bar from blue to red. ${what}` });
-  return make("div", { class: "gallery-scale" }, make("span", {}, "difference"), make("div", {}, bar, make("div", {}, ...ends)), make("span", {}, what));
-}
-
-/** A sample's pictures as large as fits, with all its figures; the arrow keys go on, Escape closes. */
-class SampleView {
-  constructor(pages) {
-    this.pages = pages;
-    this.title = make("h3", { id: "gallery-view-title", "aria-live": "polite" });
-    this.pictures = make("div", { class: "gallery-large" });
-    this.state = make("p", { class: "gallery-view-state", role: "status" });
-    this.others = make("div", { class: "gallery-others" });
-    this.figures = make("dl", { class: "gallery-figures" });
-    this.place = make("span", { class: "gallery-view-place" });
-    this.back = makeButton("‹ Previous", () => this.move(-1));
-    this.forth = makeButton("Next ›", () => this.move(1));
-    const close = makeButton("Close", () => this.dialog.close(), { class: "gallery-close" });
-    const bar = make("div", { class: "gallery-view-bar" }, this.back, this.forth, this.place, close);
-    const content = [bar, this.title, this.state, this.pictures, colourBar(pages.data), this.others, this.figures];
-    this.dialog = make("dialog", { class: "gallery-view", "aria-labelledby": "gallery-view-title" }, ...content);
-    const steps = { ArrowLeft: -1, ArrowRight: 1 };
-    this.dialog.addEventListener("keydown", ({ key }) => key in steps && this.move(steps[key]));
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
-    this.dialog.addEventListener("close", () => this.pages.returnTo(this.item));
-  }
-
-  open(item) {
-    this.show(item);
-    this.dialog.showModal();
-  }
-
-  move(step) {
-    const { items } = this.pages;
-    const next = items.includes(this.item) ? items[items.indexOf(this.item) + step] : undefined;
-    if (next) this.show(next);
-  }
-
-  show(item) {
-    this.item = item;
-    const { data, parts, items, bySample } = this.pages;
-    const place = items.indexOf(item);
-    this.title.replaceChildren(make("bdi", {}, item.id), make("span", {}, " · ", make("bdi", {}, data.cells[item.cell])));
-    this.pictures.replaceChildren(...parts.map((part) => largePicture(data, item, part)));
-    this.state.replaceChildren(...stateWords(item), item.problems ? ` · ${item.problems.join("; ")}` : "");
-    this.place.textContent = place < 0 ? "" : `${place + 1} of ${items.length}`;
-    this.back.setAttribute("aria-disabled", String(place <= 0));
-    this.forth.setAttribute("aria-disabled", String(place < 0 || place === items.length - 1));
-    this.others.replaceChildren(...this.otherCells(bySample.get(item.sample)));
-    const figures = Object.entries(item.figures).map(([name, value]) => [FIGURES[name] ?? name.replaceAll("_", " "), value]);
-    this.figures.replaceChildren(...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
-  }
-
-  /** The same image in other cells, to switch between. */
-  otherCells(items) {
-    if (items.length < 2) return [];
-    const switches = items.map((item) => {
-      const label = this.pages.data.cells[item.cell];
-      const after = item.figures.prediction === undefined ? "failed" : `r ${item.figures.prediction.toFixed(2)}`;
-      const attributes = { "aria-pressed": String(item === this.item), class: "gallery-other" };
-      const button = makeButton("", () => this.switchTo(item), attributes);
-      button.append(makePicture(this.pages.data, item, 2), make("bdi", {}, label), make("span", {}, after));
-      return button;
-    });
-    return [make("h4", {}, "The same image in every cell"), make("div", {}, ...switches)];
-  }
-
-  /** Shows another cell; the button that was pressed is made anew, so the focus has to follow. */
-  switchTo(item) {
-    this.show(item);
-    this.others.querySelector("[aria-pressed=true]").focus();
-  }
-}
-
-/** A picture with what it shows beneath it. */
-function largePicture(data, item, part) {
-  const { start, reconstruction_prediction: reconstructed, prediction, target } = item.figures;
-  const r = [start, reconstructed, prediction][part];
-  const words = [PARTS[part], r === undefined ? "" : ` r ${r.toFixed(3)}`, part === 2 ? `, target ${target.toFixed(3)}` : ""];
-  return make("figure", {}, makePicture(data, item, part), make("figcaption", {}, ...words));
+  const scale = make("div", {}, bar, make("div", {}, ...ends));
+  return make("div", { class: "gallery-scale" }, make("span", {}, "difference"), scale, make("span", {}, what));
 }

@@ -61,7 +61,7 @@ function lineLegend(all, looks) {
 
 function lineRows(data) {
   const several = Object.keys(data.choices).length > 1;
-  const headings = ["series", axisTitle(data.x), axisTitle(data.y), "low", "high"];
+  const headings = ["series", axisName(data.x), ...intervalHeadings(data.y)];
   const rows = Object.entries(data.choices).flatMap(([title, all]) =>
     all.flatMap((series) => series.points.map((point) => [...(several ? [title] : []), series.name, ...point])),
   );

@@ -37,7 +37,7 @@ function shapeLegend(shapes) {
 
 function scatterRows(data) {
   const keys = Object.keys(data.axes);
-  const headings = keys.flatMap((key) => [axisTitle(data.axes[key]), "low", "high"]);
+  const headings = keys.flatMap((key) => intervalHeadings(data.axes[key]));
   const rows = data.points.map((point) => [
     point.name, point.group, point.shape, ...keys.flatMap((key) => point.values[key] ?? NOTHING),
   ]);

@@ -149,8 +149,10 @@ def _has_traces(cell: Cell) -> bool:
 
 def _notes(cells: Sequence[Cell]) -> list[Text]:
     """What the curves lack."""
-    lacking = [cell.label for cell in cells if not _has_traces(cell)]
-    told = [
+    unread = [cell for cell in cells if cell.trace_problem]
+    lacking = [cell.label for cell in cells if not (cell.problem or cell.trace_problem or _has_traces(cell))]
+    told = [Text(f"{cell.label}: no course of the searches, as {cell.trace_problem}.", "note") for cell in unread]
+    told += [
         Text(f"The record holds no course of the searches for {'; '.join(lacking)}; run again to have it.", "note")
     ] if lacking else []  # fmt: skip
     for cell in cells:

@@ -18,7 +18,9 @@ INTRO = (
 
 
 def build(cells: Sequence[Cell]) -> Section | None:
-    """Failed cells with their errors, failures by reason, and every failed sample."""
+    """Failed cells with their errors, failures by reason, and every failed sample; None where no cell was begun."""
+    if not cells:
+        return None
     failed = [(cell, row) for cell in cells for row in _failed_rows(cell)]
     blocks: list[Block] = []
     broken = _broken_cells(cells)
@@ -45,12 +47,17 @@ def _failed_rows(cell: Cell) -> list[dict[str, Entry]]:
 
 def _broken_cells(cells: Sequence[Cell]) -> Table:
     rows: list[list[Entry]] = [
-        [cell.label, cell.record.status, len(cell.rows), cell.record.samples, cell.record.error or "no error recorded"]
+        [cell.label, cell.status, _recorded(cell), cell.record.samples, cell.error or "no error recorded"]
         for cell in cells
         if not cell.finished
     ]
     headings = ("cell", "status", "recorded", "of", "error")
     return Table("Cells that did not finish", [Column(heading) for heading in headings], rows)
+
+
+def _recorded(cell: Cell) -> int | None:
+    """Samples of an unfinished cell; None where they cannot be read."""
+    return None if cell.problem else len(cell.rows)
 
 
 def _reasons(failed: Sequence[tuple[Cell, dict[str, Entry]]]) -> Table:

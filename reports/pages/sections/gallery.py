@@ -1,11 +1,14 @@
 """Pictures of every sample with its figures, sortable and paged in the page."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, zip_longest
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -105,18 +108,48 @@ def _figures(row: pd.Series) -> dict[str, float]:
     }
 
 
-def _item(sample: _Sample, cell: Cell, identities: dict[tuple[str, str], int]) -> dict[str, Any]:
+class _Identities:
+    """Numbers of samples; cells that explain the same image with the same target share one.
+
+    Where cells of a dataset have the same data, the id says it; else the bytes of the input decide.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.data: dict[str, set[Any]] = {}
+        self.numbers: dict[tuple[Any, ...], int] = {}
+        self.digest = cache(_digest)
+        for cell in cells:
+            self.data.setdefault(cell.record.dataset, set()).add(cell.record.facts.get("data"))
+
+    def number(self, sample: _Sample, cell: Cell) -> int:
+        """Of the sample of a cell."""
+        identity: tuple[Any, ...] = (cell.record.dataset, sample.row["id"])
+        if len(self.data[cell.record.dataset]) > 1:
+            data = self.digest(sample.files.original) or cell.record.facts.get("data")
+            identity += (round(float(sample.row["target"]), 6), data)
+        return self.numbers.setdefault(identity, len(self.numbers))
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file; empty where it cannot be read, which its picture tells."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _item(sample: _Sample, cell: Cell, number: int) -> dict[str, Any]:
     """A sample as the page's scripts get it, without pictures.
 
     Returns:
-        cell: number of its cell. sample: number that the same sample of other cells has as well. id, figures: column
-        -> number. state: "valid", "invalid" or "failed". failure: its reason, where it failed.
+        cell: number of its cell. sample: `number`, which the same sample of other cells has as well. id, figures:
+        column -> number. state: "valid", "invalid" or "failed". failure: its reason, where it failed.
     """
     row = sample.row
-    identity = (cell.record.dataset, row["id"])
     item = {
         "cell": sample.cell,
-        "sample": identities.setdefault(identity, len(identities)),
+        "sample": number,
         "id": row["id"],
         "state": "failed" if sample.failed else "valid" if row["valid"] > 0 else "invalid",
         "figures": _figures(row),
@@ -188,9 +221,9 @@ def build(cells: Sequence[Cell]) -> Section | None:
     if not samples:
         return None
     listed = _by_priority(samples)[:ITEMS_LIMIT]
-    identities: dict[tuple[str, str], int] = {}
-    in_order = sorted(listed, key=lambda sample: sample.place)
-    items = {sample.place: _item(sample, cells[sample.cell], identities) for sample in in_order}
+    identities = _Identities(cells)
+    in_order = [(sample, cells[sample.cell]) for sample in sorted(listed, key=lambda sample: sample.place)]
+    items = {sample.place: _item(sample, cell, identities.number(sample, cell)) for sample, cell in in_order}
     room = GALLERY_LIMIT - len(json.dumps(list(items.values()))) - 60 * len(items)  # 60: places of the pictures
     pictures, shown = _add_pictures(listed, items, min(PICTURES_LIMIT, room))
     shown_items = list(items.values())

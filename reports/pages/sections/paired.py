@@ -7,8 +7,9 @@ import numpy as np
 
 from bench.compare import CellComparison, NotComparable, compare_sides
 from bench.compare_metrics import Metric
+from bench.outcomes import finite_gaps
 from methods import noise
-from metrics.equivalence import LEVEL
+from metrics.equivalence import LEVEL, Equivalence
 from metrics.paired import paired_difference
 from reports.pages.blocks import Section, TableBlock, Text
 from reports.pairs import TONES, Pair, margins_of, named, pairs, side
@@ -78,6 +79,11 @@ def _row(pair: Pair) -> Row:
     metrics = {metric.name: metric for metric in comparison.metrics if same_machine or metric.kind != "speed"}
     notes += [f"{pair.candidate.label}, {metric.name}: {metric.note}" for metric in metrics.values() if metric.note]
     figures = {name: _value(metric) for name, metric in metrics.items()}
+    # What the verdict rests on is shown with the verdict's own intervals.
+    figures["success rate"] = _tested(pair.measured.success)
+    figures["oracle target error"] = _tested(pair.measured.target_error)
+    if pair.measured.prediction_unknown:
+        notes.append(f"{pair.candidate.label}: {pair.measured.prediction_unknown} predictions are not finite")
     return Row(pair, figures | {"prediction": _prediction(pair)}, list(dict.fromkeys(notes)))
 
 
@@ -90,10 +96,14 @@ def _value(metric: Metric) -> Value | None:
     return None if metric.value is None else Value(metric.value, metric.low, metric.high, 3)
 
 
+def _tested(test: Equivalence) -> Value | None:
+    return None if test.value is None else Value(test.value, test.low, test.high, 3)
+
+
 def _prediction(pair: Pair) -> Value | None:
     """Mean |difference of r| on the saved images that both have, with its interval."""
-    theirs, ours = (cell.samples.set_index("id")["prediction"] for cell in (pair.reference, pair.candidate))
-    gap = (ours.loc[theirs.index] - theirs).abs().dropna().to_numpy(np.float64)
+    theirs, ours = (cell.samples.set_index("id") for cell in (pair.reference, pair.candidate))
+    gap = finite_gaps(ours.loc[theirs.index], theirs)
     generator = noise.numpy_generator("bootstrap", 0, "prediction", pair.candidate.record.id)
     value, low, high = paired_difference(gap, np.zeros(len(gap)), generator)
     return None if value is None else Value(value, low, high)

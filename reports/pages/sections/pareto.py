@@ -1,11 +1,11 @@
 """Quality against throughput: every finished cell as a point, with the reader's choice of axes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.compare import MACHINE
+from bench.compare import machine
 from reports.pages.blocks import Axis, Block, Point, Scatter, Section, Text
 from reports.pages.views import Reached, by_dataset, figure, is_faithful, meaningless
 from reports.records import Cell
@@ -98,15 +98,10 @@ def ill_defined(cells: Sequence[Cell]) -> list[str]:
     return [key for key in QUALITIES if len(kinds.get(key, ())) > 1]
 
 
-def machine(cell: Cell) -> Mapping[str, Any]:
-    """What decides how fast a cell's machine is."""
-    return {key: cell.suite.environment.get(key) for key in MACHINE}
-
-
 def _notes(cells: Sequence[Cell], left_out: Sequence[str]) -> list[Text]:
     """What is to be known before two points are compared."""
     told = []
-    if len({json.dumps(machine(cell), sort_keys=True, default=str) for cell in cells}) > 1:
+    if len({json.dumps(machine(cell.suite.environment), sort_keys=True, default=str) for cell in cells}) > 1:
         told.append(Text("These cells ran on different machines: their speeds cannot be compared.", "warning"))
     if len({cell.record.facts.get("data") for cell in cells}) > 1:
         told.append(Text("These cells explain different images or reference values.", "warning"))

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.compare import timing_flags
+from bench.record import SuiteRecord
 from reports.pages.blocks import Block, Code, Section, TableBlock
 from reports.records import Cell
 from reports.table import Column, Entry, Table
@@ -14,10 +16,13 @@ INTRO = (
 )
 
 
-def build(cells: Sequence[Cell]) -> Section | None:
-    """Closed on the page; nothing in it is computed."""
-    suites = list({id(cell.suite): cell for cell in cells}.values())
-    blocks: list[Block] = [Code(_labelled("command", cell, suites), cell.suite.command) for cell in suites]
+def build(cells: Sequence[Cell], suites: Mapping[str, SuiteRecord]) -> Section:
+    """Closed on the page; nothing in it is computed.
+
+    Args:
+        suites: name -> record of all suites, those without a cell too.
+    """
+    blocks: list[Block] = [Code(_labelled("command", name, suites), suite.command) for name, suite in suites.items()]
     blocks.append(TableBlock("provenance-environment", _environment(suites)))
     for identifier, table in (
         ("provenance-cells", _cells(cells)),
@@ -27,11 +32,12 @@ def build(cells: Sequence[Cell]) -> Section | None:
     ):
         if table.rows:
             blocks.append(TableBlock(identifier, table))
-    for cell in suites:
-        blocks.append(Code(_labelled("configuration as set", cell, suites), _json(cell.suite.config_set)))
-        blocks.append(Code(_labelled("configuration as resolved", cell, suites), _json(cell.suite.config)))
+    for name, suite in suites.items():
+        blocks.append(Code(_labelled("configuration as set", name, suites), _json(suite.config_set)))
+        blocks.append(Code(_labelled("configuration as resolved", name, suites), _json(suite.config)))
     options = {cell.label: cell.record.options for cell in cells}
-    blocks.append(Code("options of every component, by cell", _json(options)))
+    if options:
+        blocks.append(Code("options of every component, by cell", _json(options)))
     return Section("provenance", "Environment, configuration, command", blocks, INTRO, folded=True)
 
 
@@ -46,18 +52,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _labelled(text: str, cell: Cell, suites: Sequence[Cell]) -> str:
-    return text if len(suites) == 1 else f"{text}, {cell.suite.id}"
+def _labelled(text: str, name: str, suites: Mapping[str, SuiteRecord]) -> str:
+    return text if len(suites) == 1 else f"{text}, {name}"
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _environment(suites: Sequence[Cell]) -> Table:
+def _environment(suites: Mapping[str, SuiteRecord]) -> Table:
     """A row an entry, a column a suite."""
-    found = [flat(cell.suite.environment) for cell in suites]
-    headings = [cell.suite.id for cell in suites] if len(suites) > 1 else ["value"]
+    found = [flat(suite.environment) for suite in suites.values()]
+    headings = list(suites) if len(suites) > 1 else ["value"]
     keys = dict.fromkeys(key for environment in found for key in environment)
     rows: list[list[Entry]] = [[key, *(environment.get(key) for environment in found)] for key in keys]
     return Table("Environment", [Column("entry"), *(Column(heading) for heading in headings)], rows)
@@ -67,7 +73,7 @@ def _cells(cells: Sequence[Cell]) -> Table:
     rows: list[list[Entry]] = []
     for cell in cells:
         record = cell.record
-        flags = dict.fromkeys([*record.timings.get("timing_flags", []), *record.execution.get("flags", [])])
+        flags = dict.fromkeys(timing_flags(record))
         entries: list[Entry] = [cell.label, record.fingerprint, record.facts.get("data"), record.sessions]
         rows.append([*entries, record.started, record.ended or "(not ended)", "; ".join(flags) or "none"])
     headings = ("cell", "fingerprint", "data (sha256)", "sessions", "started", "ended", "flags")

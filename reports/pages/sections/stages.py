@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.compare import timing_flags
 from bench.occupancy import held_steps, occupancy
 from reports.pages.blocks import Bars, Block, Section, TableBlock, Text
 from reports.pages.views import number_value, rounded, series_name
@@ -111,7 +112,6 @@ def build_text(timings: Mapping[str, Any]) -> str | None:
 
 def _row(cell: Cell) -> list[Entry]:
     timings = cell.record.timings
-    flags = [*timings.get("timing_flags", []), *cell.record.execution.get("flags", [])]
     return [
         series_name(cell),
         _slots(cell),
@@ -121,7 +121,7 @@ def _row(cell: Cell) -> list[Entry]:
         *(number_value(timings.get(key)) for key in ("latency_p50_s", "latency_p95_s")),
         number_value(timings.get("peak_memory_mib"), 0),
         build_text(timings),
-        "; ".join(dict.fromkeys(map(str, flags))) or None,
+        "; ".join(dict.fromkeys(timing_flags(cell.record))) or None,
     ]
 
 
