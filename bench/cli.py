@@ -154,14 +154,14 @@ def track(
 
 @app.command()
 def ui(runs: RunsOption = RUNS, uri: UriOption = "", port: Annotated[int, typer.Option("--port")] = 5000) -> None:
-    """Start the MLflow page on 127.0.0.1 with the right store."""
+    """Start the MLflow page on 127.0.0.1 with the right store; a tracking server has a page of its own."""
     from bench.sections import TrackingConfig
     from bench.tracking import redacted, store_uri
     from bench.tracking.page import page_command, show_page
 
     store = store_uri(runs, TrackingConfig(uri=uri))
     command = page_command(store, port)
-    typer.echo(f"http://127.0.0.1:{port}  ({redacted(store)})")
+    typer.echo(f"http://127.0.0.1:{port}  ({redacted(store)}); suites are under an experiment's Runs")
     raise typer.Exit(show_page(command, store))
 
 

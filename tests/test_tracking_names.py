@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,15 @@ def test_the_page_of_a_server_is_its_own() -> None:
 
 def test_no_secret_is_in_the_command_of_the_page() -> None:
     assert not [word for word in page_command("postgresql://me:canary@host/x", 5000) if "canary" in word]
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"--port {port} cannot be had"):
+            page_command(store, port)
+    with pytest.raises(UsageError, match="--port 70000"):
+        page_command(store, 70000)
+    assert str(port) in page_command(store, port)

@@ -1,6 +1,7 @@
 """MLflow's own page of a store, on this machine only."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,17 +18,28 @@ def page_command(uri: str, port: int) -> list[str]:
     """The command that shows a store on 127.0.0.1, which it is told by its environment (`show_page`).
 
     Raises:
-        UsageError: a tracking server has its own page; or there is no such file.
+        UsageError: a tracking server has its own page; or there is no such file; or the port is taken.
     """
     if is_http(uri):
         raise UsageError(f"{redacted(uri)} is a tracking server, which has a page of its own: open that address")
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         raise UsageError(f"no MLflow store at {file}; run something first or name another folder with --runs")
+    _check_free(port)
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if file is not None:  # else what is sent to this page would land in the working directory
         options += ["--artifacts-destination", (file.resolve().parent / ARTIFACTS).as_uri()]
     return [sys.executable, "-m", "mlflow", "ui", *options]
+
+
+def _check_free(port: int) -> None:
+    """MLflow ends with success where it cannot have its port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"--port {port} cannot be had ({error}); name another one") from error
 
 
 def show_page(command: list[str], uri: str) -> int:
