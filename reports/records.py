@@ -84,7 +84,7 @@ class Cell:
         """
         path = self.folder / self.record.id / "samples.parquet"
         if self.finished:
-            return _table(path)
+            return read_table(path)
         frame = pd.DataFrame([without_trace(row) for row in self.rows])
         if frame.empty:
             return frame
@@ -107,7 +107,7 @@ class Cell:
             return trace_table([])
         if not path.is_file():
             return trace_table(self.rows)
-        return _table(path)
+        return read_table(path)
 
     def input_path(self, row: pd.Series) -> Path:
         """The original of a row of `samples`."""
@@ -123,7 +123,12 @@ class Cell:
         return self.folder / self.record.id / RECONSTRUCTIONS / name if isinstance(name, str) else None
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """A parquet file of a record.
+
+    Raises:
+        UsageError: missing, or it cannot be read.
+    """
     if not path.is_file():
         raise UsageError(f"{path} is missing; run the cell again")
     try:

@@ -18,6 +18,7 @@ from bench.errors import UsageError
 from bench.images import BadImage, read_image
 from bench.record import RECONSTRUCTIONS, CellRecord, read_suite
 from reports.figures import signed_difference, spread
+from reports.records import read_table
 
 Base = Literal["reconstruction", "input"]
 """What a counterfactual is compared with: its reconstruction, so that the generator's own error does not show, or the
@@ -63,13 +64,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _table(folder: Path, cell: CellRecord) -> pd.DataFrame:
-    path = folder / cell.id / "samples.parquet"
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing; run the cell again") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); run the cell again") from error
+    frame = read_table(folder / cell.id / "samples.parquet")
     if "source" not in frame:
         raise UsageError(
             f"{folder / cell.id} has one reference value an image; run it with --target 0.2,0.4,... or -c granular"

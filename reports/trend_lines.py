@@ -1,13 +1,14 @@
 """Lines of a trend: one cell on one machine over its nights, a point a night, a gap where a night has no figure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from bench.dotted import dotted
 from bench.record import CellRecord
 from reports.trend_metrics import TIMINGS, Metric, describe, ordered
 from reports.trend_records import Night, Run, finite, judging_facts, search_facts, time_doubts
@@ -241,10 +242,6 @@ def _last(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
     """Nested facts as dotted keys; digests are cut."""
-    if isinstance(tree, dict):
-        pairs = (_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items())
-        return {key: text for pair in pairs for key, text in pair.items()}
-    text = tree if isinstance(tree, str) else json.dumps(tree, default=str)
-    return {prefix: text[:8] if len(text) >= 64 else text}
+    return {key: text[:8] if len(text) >= 64 else text for key, text in dotted(facts).items()}

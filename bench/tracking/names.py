@@ -1,11 +1,11 @@
 """Names and texts as MLflow takes them: metrics `group/name_unit`, flat parameters, nothing that it refuses."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.dotted import dotted
 from bench.errors import UsageError
 from bench.tracking import layout
 from metrics.intervals import Estimate
@@ -69,12 +69,9 @@ def own_tags(assignments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Nested options as dotted names and texts; other values than texts are written as JSON."""
-    if isinstance(tree, Mapping):
-        pairs = (flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items())
-        return {key: value for pair in pairs for key, value in pair.items()}
-    return {safe_key(prefix): text(tree if isinstance(tree, str) else json.dumps(tree), PARAM_LIMIT)}
+def flat(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Nested options as dotted names and texts that MLflow takes; other values than texts are written as JSON."""
+    return {safe_key(key): text(value, PARAM_LIMIT) for key, value in dotted(tree).items()}
 
 
 def summary_metrics(summary: Mapping[str, Estimate]) -> dict[str, float]:

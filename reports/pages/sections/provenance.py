@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.compare import timing_flags
+from bench.dotted import dotted
 from bench.record import SuiteRecord
 from reports.pages.blocks import Block, Code, Section, TableBlock
 from reports.records import Cell
@@ -41,17 +42,6 @@ def build(cells: Sequence[Cell], suites: Mapping[str, SuiteRecord]) -> Section:
     return Section("provenance", "Environment, configuration, command", blocks, INTRO, folded=True)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings to "a.b" -> text; other values in JSON, texts as they are."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
-
-
 def _labelled(text: str, name: str, suites: Mapping[str, SuiteRecord]) -> str:
     return text if len(suites) == 1 else f"{text}, {name}"
 
@@ -62,7 +52,7 @@ def _json(value: Any) -> str:
 
 def _environment(suites: Mapping[str, SuiteRecord]) -> Table:
     """A row an entry, a column a suite."""
-    found = [flat(suite.environment) for suite in suites.values()]
+    found = [dotted(suite.environment) for suite in suites.values()]
     headings = list(suites) if len(suites) > 1 else ["value"]
     keys = dict.fromkeys(key for environment in found for key in environment)
     rows: list[list[Entry]] = [[key, *(environment.get(key) for environment in found)] for key in keys]
@@ -86,7 +76,7 @@ def _networks(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         for name, facts in cell.record.execution.get("networks", {}).items():
             if isinstance(facts, Mapping):
-                told = "; ".join(f"{key} {value}" for key, value in flat(facts).items() if key != "dtype")
+                told = "; ".join(f"{key} {value}" for key, value in dotted(facts).items() if key != "dtype")
                 rows.append([cell.label, name, str(facts.get("dtype", "")).removeprefix("torch.") or None, told])
     headings = ("cell", "network", "dtype", "as executed")
     return Table("Networks as the backends ran them", [Column(heading) for heading in headings], rows)
