@@ -5,9 +5,9 @@
 # make nightly ARGS="--backend eager --backend compile"   doctor, verify, matrix, gate, report (docs/nightly.md)
 # make lint    ruff's checks and formatting; of the workflows yamllint, their schema and zizmor
 # make browser install Chromium where apt can, for the tests of the pages
-# make setup   install only; EXTRAS=test,gpu on a machine with an NVIDIA GPU
+# make setup   install only; EXTRAS=test,gpu,elpv on a machine with an NVIDIA GPU
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-EXTRAS ?= test,onnx
+EXTRAS ?= test,onnx,elpv
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import square_attributes
-from bench.checkpoints import Loaded, load_network
+from bench import elpv_attributes, square_attributes
+from bench.checkpoints import Loaded, load_network, weights_path
 from bench.datasets import square
+from bench.datasets.elpv import ElpvConfig, ElpvDataset
 from bench.errors import UsageError
 from bench.images import to_float
 from bench.preparing.celebahq import ATTRIBUTES
@@ -18,6 +19,8 @@ from metrics.association import Changes, flips, shifts
 
 CHUNK = 32
 """Images that a classifier sees at once."""
+POLY = "polycrystalline"
+"""The attribute of ELPV that a network tells."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class Meter:
 
     Attributes:
         names: of the A attributes.
-        own: the attribute that the regressor is meant to use, None where there is none among them.
+        own: the attributes that the regressor is meant to use, where some are among them.
         source: what measures, for people.
-        measure: (names of the original images, uint8 (N, H, W, 3)) -> float64 (N, A).
+        measure: (names of the original images, uint8 (N, H, W, C)) -> float64 (N, A).
         compare: attributes before and after -> changes.
     """
 
     names: tuple[str, ...]
-    own: str | None
+    own: tuple[str, ...]
     source: str
     measure: Callable[[list[str], np.ndarray], np.ndarray]
     compare: Callable[[np.ndarray, np.ndarray], Changes]
@@ -50,11 +53,49 @@ def square_meter() -> Meter:
 
     return Meter(
         tuple(square_attributes.RANGES),
-        square_attributes.TARGET,
+        (square_attributes.TARGET,),
         "measured from the pixels",
         measure,
         lambda before, after: shifts(before, after, ranges),
     )
+
+
+def elpv_meter(cell_type: Loaded | None) -> Meter:
+    """Attributes measured from the pixels of photographs of solar cells.
+
+    Args:
+        cell_type: image [0, 1] (B, 1, H, W) to the probability of a polycrystalline cell (B,), which is one more
+            attribute; None where it is not at hand.
+    """
+    named, source = dict(elpv_attributes.RANGES), "measured from the pixels"
+    if cell_type is not None:
+        named[POLY] = 1.0
+        source += f", {POLY} by {cell_type.path.name} (sha256 {cell_type.sha256[:12]})"
+    ranges = np.array(list(named.values()))
+
+    def measure(names: list[str], images: np.ndarray) -> np.ndarray:
+        values = elpv_attributes.measure(images)
+        return values if cell_type is None else np.column_stack([values, type_values(cell_type.network, images)])
+
+    return Meter(
+        tuple(named), elpv_attributes.DEFECTS, source, measure, lambda before, after: shifts(before, after, ranges)
+    )
+
+
+@torch.no_grad()
+def type_values(network: nn.Module, images: np.ndarray) -> np.ndarray:
+    """What the type classifier gives for uint8 images (N, H, W, 1): float64 (N,), cut off at 0 and 1.
+
+    Raises:
+        UsageError: not one value an image, or values that are not finite.
+    """
+    found = [
+        network(torch.from_numpy(to_float(images[start : start + CHUNK]))) for start in range(0, len(images), CHUNK)
+    ]
+    values = torch.cat(found).double().numpy()
+    if values.shape != (len(images),) or not np.isfinite(values).all():
+        raise UsageError("weights.type: the classifier does not give one finite value an image; check its weights")
+    return values.clip(0, 1)
 
 
 def classifier_meter(loaded: Loaded) -> Meter:
@@ -67,7 +108,7 @@ def classifier_meter(loaded: Loaded) -> Meter:
     def measure(names: list[str], images: np.ndarray) -> np.ndarray:
         return probabilities(loaded.network, images)
 
-    return Meter(ATTRIBUTES, None, f"{loaded.path.name} (sha256 {loaded.sha256[:12]})", measure, flips)
+    return Meter(ATTRIBUTES, (), f"{loaded.path.name} (sha256 {loaded.sha256[:12]})", measure, flips)
 
 
 @torch.no_grad()
@@ -103,9 +144,20 @@ def meter_of(suite: SuiteRecord, cell: CellRecord, attributes: str | None) -> Me
     """
     if cell.dataset == "square" and attributes is None:
         return square_meter()
+    if cell.dataset == "elpv" and attributes is None:
+        return elpv_meter(_type_network(suite))
     given = attributes or suite.config.get("weights", {}).get("attributes")
     if given is None:
         raise UsageError(
             f"{cell.id}: attributes of {cell.dataset!r} images need a classifier; give one with --attributes FILE"
         )
     return classifier_meter(load_network(given, "attributes"))
+
+
+def _type_network(suite: SuiteRecord) -> Loaded | None:
+    """The run's own classifier of the cell type, else the shipped one where it is for images of this size."""
+    given = suite.config.get("weights", {}).get("type")
+    shipped = ElpvDataset(ElpvConfig(**suite.config.get("options", {}).get("elpv", {}))).weights.get("type")
+    if given is None and (shipped is None or not weights_path(shipped).is_file()):
+        return None
+    return load_network(given or shipped, "type")

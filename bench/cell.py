@@ -18,7 +18,8 @@ from bench.config import RunConfig, component_options
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
-from bench.evaluators import build_evaluators, file_digest, label_digest
+from bench.evaluators import MEASURING, build_evaluators, file_digest, label_digest
+from bench.fit import shape_misfit
 from bench.images import to_float
 from bench.judge import Judge
 from bench.noise_check import build_noise_check
@@ -27,11 +28,12 @@ from bench.paths import expand
 from bench.record import SCHEMA
 from bench.registry import resolve
 from bench.sections import MetricsConfig
+from bench.target_class import reference_digest
 from methods import METHODS, noise
 from methods.base import Method
 from metrics.frechet import INCEPTION_FILE, inception_folder
 
-JUDGES = ("oracle", "identity", "attributes", "ddpm")
+JUDGES = ("oracle", *MEASURING, "ddpm")
 """Roles whose networks only judge, where the method does not search with them."""
 FILES = ("inception_weights", "lpips_weights")
 """Metric options that name files; the files' hashes count, not where they are."""
@@ -108,15 +110,19 @@ def judged_with(
     Returns:
         "metrics": the section's options; "weights": role -> sha256 of the networks that only judge; "labels": digest
         of the data's attribute labels; "lpips", "inception": sha256 of their weights. None where there are none.
+        "references", where the data has any: digest of the real images that counterfactuals are compared with.
     """
     folder, _ = inception_folder(metrics.inception_weights or None)
-    return {
+    found = {
         "metrics": metrics.model_dump(mode="json", exclude=set(FILES)),
         "weights": {role: loaded.sha256 for role, loaded in weights.items() if role not in searching},
         "labels": None if task.attributes is None else label_digest(task.attributes),
         "lpips": judge.evaluators.sha256.get("perceptual"),
         "inception": None if folder is None else file_digest(folder / INCEPTION_FILE),
     }
+    if task.references is not None:  # absent otherwise: a record of other data was judged with what would judge it now
+        found["references"] = reference_digest(task.references)
+    return found
 
 
 @dataclass
@@ -190,7 +196,7 @@ def load_task(config: RunConfig, source: Dataset, regressor: Loaded) -> Task:
 
 @torch.no_grad()
 def _predictions(regressor: Loaded, images: np.ndarray) -> np.ndarray:
-    """r of uint8 (N, H, W, 3) images, float64 (N,); one at a time, so that no batch can matter."""
+    """r of uint8 (N, H, W, C) images, float64 (N,); one at a time, so that no batch can matter."""
     batches = (torch.from_numpy(to_float(image))[None] for image in images)
     return np.array([float(try_regressor(regressor.network, image, "weights.regressor")) for image in batches])
 
@@ -198,7 +204,7 @@ def _predictions(regressor: Loaded, images: np.ndarray) -> np.ndarray:
 def judging_roles(config: RunConfig, source: Dataset) -> list[str]:
     """Networks that judge saved images; the filter's is among them where the data has one."""
     filtered = config.metrics.noise_draws > 0 and ("ddpm" in config.weights or "ddpm" in source.weights)
-    measuring = [role for role in ("identity", "attributes") if role in source.weights | config.weights]
+    measuring = [role for role in MEASURING if role in source.weights | config.weights]
     return ["regressor", "oracle", *(["ddpm"] if filtered else []), *measuring]
 
 
@@ -231,7 +237,7 @@ def load_weights(
 def build_method(cell: Cell) -> Method:
     """The cell's method, before any network is prepared."""
     method = resolve(METHODS, cell.method, "method")
-    return method(cell.options[cell.method], cell.config.seed, cell.device, cell.task.images.shape[1])
+    return method(cell.options[cell.method], cell.config.seed, cell.device, cell.task.image_shape)
 
 
 def _check_backend(name: str, options: BaseModel, device: torch.device) -> None:
@@ -255,11 +261,9 @@ def _check_fit(cell: Cell) -> None:
     except ValueError as error:
         raise UsageError(f"{cell.method}: {error}") from error
     for role in method.roles(method.config):
-        size = getattr(getattr(networks[role], "config", None), "image_size", None)
-        if size is not None and cell.task.images.shape[1:3] != (size, size):
-            raise UsageError(
-                f"{cell.dataset}: images are {cell.task.images.shape[1]} pixels wide; weights.{role} needs {size}"
-            )
+        misfit = shape_misfit(networks[role], cell.task.image_shape)
+        if misfit:
+            raise UsageError(f"{cell.dataset}: images are {misfit[0]}; weights.{role} needs {misfit[1]}")
     weights = cell.config.metrics.inception_weights
     if weights and inception_folder(weights)[0] is None:
         raise UsageError(f"metrics.inception_weights={weights}: {inception_folder(weights)[1]}")
@@ -281,6 +285,7 @@ def build_judge(weights: Mapping[str, Loaded], metrics: MetricsConfig, seed: int
     """
     networks = {role: weights[role].network for role in ("regressor", "oracle", "ddpm") if role in weights}
     regressor = networks["regressor"]
-    check = build_noise_check(metrics, networks.get("ddpm"), regressor, seed, task.images.shape[1])
-    evaluators = build_evaluators(weights, metrics, task.images.shape[1])
+    check = build_noise_check(metrics, networks.get("ddpm"), regressor, seed, task.image_shape)
+    channels, _, width = task.image_shape
+    evaluators = build_evaluators(weights, metrics, width, channels)
     return Judge(regressor, networks["oracle"], *check, evaluators)

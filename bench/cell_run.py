@@ -15,7 +15,7 @@ from bench.cell_timings import flag_timings, note_figures, note_search
 from bench.costs import recomputes
 from bench.energy import EnergyMeter, nvml_counter
 from bench.errors import RunError, UsageError
-from bench.images import file_name, read_image, to_uint8, write_png
+from bench.images import file_name, read_saved, to_uint8, write_png
 from bench.judge import failures, judge_samples, write_table
 from bench.memory import allocation_errors, is_out_of_memory, release
 from bench.paths import Plan
@@ -285,7 +285,7 @@ class CellRun:
                     f"cannot write {self.images / name}: {error.strerror}; {len(self.rows)} samples are recorded"
                 ) from error
             row["latency"] += time.perf_counter() - begun
-            row["prediction"], row["oracle"] = self.judge.predict(read_image(self.images / name))
+            row["prediction"], row["oracle"] = self.judge.predict(read_saved(self.images / name))
         if self.reconstructions is not None:
             row |= self.reconstructions.columns(outcome)
         self.journal.append(row)

@@ -72,7 +72,7 @@ def note_figures(
         return
     networks = {role: loaded.network for role, loaded in cell.weights.items()}
     flops = method_flops(
-        resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks, cell.task.images.shape[1]
+        resolve(METHODS, cell.method, "method"), cell.options[cell.method], networks, cell.task.image_shape
     )
     if cell.task.sources:
         notes["timings/model_tflop"] = "counts the encoder's call for every row, though rows of an image share it"

@@ -181,8 +181,8 @@ def judge(
             "--set",
             "-s",
             metavar="A.B=V",
-            help="metrics.KEY, weights.identity or weights.attributes; or weights.regressor and weights.oracle "
-            "repeated as recorded, where they are code that may be called.",
+            help="metrics.KEY, weights.identity, weights.attributes or weights.type; or weights.regressor and "
+            "weights.oracle repeated as recorded, where they are code that may be called.",
         ),
     ] = None,
 ) -> None:

@@ -19,8 +19,8 @@ from methods import METHODS
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "paper"
-OWN_PRESETS = {"celebahq": "celebahq"}
-"""Dataset -> the preset with the paper's settings for it, where these are not `DEFAULT_PRESET`'s."""
+OWN_PRESETS = {"celebahq": "celebahq", "elpv": "elpv"}
+"""Dataset -> the preset with the settings for it, where these are not `DEFAULT_PRESET`'s."""
 COMPONENTS = {"dataset": DATASETS, "method": METHODS, "backend": BACKENDS}
 
 

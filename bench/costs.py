@@ -133,11 +133,14 @@ class MethodFlops:
 
 
 def method_flops(
-    method: type[Method], options: MethodConfig, networks: Mapping[str, nn.Module], image_size: int | None = None
+    method: type[Method],
+    options: MethodConfig,
+    networks: Mapping[str, nn.Module],
+    image_shape: tuple[int, int, int] | None = None,
 ) -> MethodFlops:
     """Count a method's networks for one image, with the shapes that the method gives them."""
     counter = _CountingBackend()
-    instance = method(options, 0, _META, image_size)
+    instance = method(options, 0, _META, image_shape)
     instance.prepare(networks, counter, 1)
     return MethodFlops(counter.flops, instance.cost)
 

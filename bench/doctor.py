@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 
+from bench.datasets import PACKAGES
 from bench.energy import nvml_counter
 from bench.environment import cpu_model
 from bench.listing import backend_lines
@@ -73,7 +74,7 @@ def diagnose() -> Iterator[Line]:
         yield "CUDA: no usable device; runs take place on the CPU", True
     for line in backend_lines():
         yield f"backend {line}", True
-    for extra, module in (("onnx", "onnxruntime"), ("gpu", "tensorrt")):
+    for extra, module in (("onnx", "onnxruntime"), ("gpu", "tensorrt"), ("elpv", PACKAGES["elpv"])):
         found = _import_check(module) is None
         yield f"extra {extra}: {'installed' if found else f'not installed (pip install -e .[{extra}])'}", True
     weights = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))

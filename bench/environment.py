@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pandas", "clean-fid", "mlflow",
-    "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "triton", "nvidia-ml-py",
+    "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "triton", "nvidia-ml-py", "elpv-dataset",
 )  # fmt: skip
 
 

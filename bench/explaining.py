@@ -17,6 +17,7 @@ from backends.base import Backend, BackendError
 from bench.checkpoints import load_network
 from bench.config import describe
 from bench.errors import UsageError
+from bench.fit import CHANNELS, Shape, shape_misfit
 from bench.images import to_float, to_uint8
 from bench.kinds import ROLES
 from bench.own_models import DiffusersDenoiser, OwnRegressor, check_regressor
@@ -37,7 +38,7 @@ class Explanation:
     """Counterfactuals of N images; everything is on the CPU and in the order of the images.
 
     Attributes:
-        counterfactuals: float32 (N, 3, H, W) in [0, 1], rounded to the 8 bits of a saved image; NaN where the
+        counterfactuals: float32 (N, C, H, W) in [0, 1], rounded to the 8 bits of a saved image; NaN where the
             search failed.
         targets: float32 (N,).
         start: the regressor's predictions on the images, float32 (N,).
@@ -92,10 +93,10 @@ def explain(
     written (a backend that builds engines or kernels keeps its own cache).
 
     Args:
-        regressor: image (B, 3, H, W) in [0, 1] -> (B,) or (B, 1); or a weights reference: a shipped name
+        regressor: image (B, C, H, W) in [0, 1] -> (B,) or (B, 1); or a weights reference: a shipped name
             ("square-regressor"), a file with a card, "package.module:callable@FILE". A module is copied; its
             weights, mode and gradients stay as they are.
-        images: (N, 3, H, W) or (N, H, W, 3); uint8, or floating point in [0, 1].
+        images: (N, C, H, H) or (N, H, H, C) with 3 channels, or 1 for grey; uint8, or floating point in [0, 1].
         targets: one reference value, or one for each image, in the regressor's unit.
         method: key of methods.METHODS ("ac-re", "diffae-re", ...).
         generator: the method's generative network: an AdmUNet or DiffAe of this project, a diffusers UNet2DModel
@@ -133,7 +134,7 @@ def explain(
     runner = _backend(backend, backend_options or {}, chosen)
     judge = _regressor(regressor)
     check_regressor(judge, pixels[:1], "regressor")
-    search, parts = _method(method, options, seed, chosen, pixels.shape[-1], generator, networks or {})
+    search, parts = _method(method, options, seed, chosen, tuple(pixels.shape[1:]), generator, networks or {})
     slots = min(batch_size, len(pixels))
     try:
         search.prepare(parts | {"regressor": judge}, runner, slots)
@@ -149,12 +150,15 @@ def explain(
 
 
 def _images(images: Tensor | np.ndarray) -> Tensor:
-    """Float32 (N, 3, H, W) in [0, 1] on the CPU."""
+    """Float32 (N, C, H, W) in [0, 1] on the CPU."""
     pixels = torch.as_tensor(images).detach().cpu()
-    if pixels.ndim == 4 and pixels.shape[1] != 3 and pixels.shape[3] == 3:
+    if pixels.ndim == 4 and pixels.shape[1] not in CHANNELS and pixels.shape[3] in CHANNELS:
         pixels = pixels.permute(0, 3, 1, 2)
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels) or pixels.shape[2] != pixels.shape[3]:
-        raise UsageError(f"images: shape {tuple(pixels.shape)}; square images (N, 3, H, H) or (N, H, H, 3) are needed")
+    if pixels.ndim != 4 or pixels.shape[1] not in CHANNELS or not len(pixels) or pixels.shape[2] != pixels.shape[3]:
+        raise UsageError(
+            f"images: shape {tuple(pixels.shape)}; square images (N, C, H, H) or (N, H, H, C) with 3 channels, or 1 "
+            "for grey, are needed"
+        )
     if pixels.dtype == torch.uint8:
         return (pixels.float() / 255).contiguous()
     if not pixels.is_floating_point() or not torch.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
@@ -234,7 +238,7 @@ def _method(
     options: Mapping[str, Any],
     seed: int,
     device: torch.device,
-    size: int,
+    shape: Shape,
     generator: nn.Module | str | None,
     further: Mapping[str, nn.Module | str],
 ) -> tuple[Method, dict[str, nn.Module]]:
@@ -256,7 +260,7 @@ def _method(
             how = "generator=..." if role in GENERATORS else f"networks={{{role!r}: ...}}"
             raise UsageError(f"{name} needs a network for {role!r}; give it with {how}")
     parts = {role: _network(given[role], role) for role in roles}
-    method = cls(config, seed, device, size)
+    method = cls(config, seed, device, shape)
     try:
         method.check(parts)
     except ValueError as error:
@@ -267,9 +271,9 @@ def _method(
             "UNet2DModel or a weights reference"
         ) from error
     for role, network in parts.items():
-        trained = getattr(getattr(network, "config", None), "image_size", size)
-        if trained != size:
-            raise UsageError(f"images are {size} pixels wide; the network for {role!r} needs {trained}")
+        misfit = shape_misfit(network, shape)
+        if misfit:
+            raise UsageError(f"images are {misfit[0]}; the network for {role!r} needs {misfit[1]}")
     return method, parts
 
 

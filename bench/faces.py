@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from bench.datasets.base import Task
-from bench.evaluators import Evaluators, Figures, Found, definition
+from bench.evaluators import TYPE_KEY, Evaluators, Figures, Found, definition
 from metrics.faces import attribute_correlations, correlation_difference
 from metrics.intervals import Estimate
 
@@ -63,15 +63,25 @@ def correlations(evaluators: Evaluators, task: Task, found: Found, valid: np.nda
     return Figures({CD_KEY: Estimate(value=value, n=count)}, {CD_KEY: note}, {CD_KEY: facts})
 
 
+def may_show_faces(task: Task) -> bool:
+    """Whether face metrics may mean something: colour images of which no mask is known.
+
+    Square has masks, and ground truth instead; what a solar cell or an X-ray shows is grey.
+    """
+    return task.masks is None and task.image_shape[0] == 3
+
+
 def explain_missing(evaluators: Evaluators, task: Task, summary: dict[str, Estimate]) -> dict[str, str]:
     """Add empty figures for the metrics that could not be computed; returns why, by metric.
 
-    Face metrics mean nothing on data with known masks (Square), which has ground truth instead: left out there.
+    Face metrics are left out where there are no faces, and the type where the data has no labelled real images to
+    learn it from.
     """
-    faces = task.masks is None
+    faces = may_show_faces(task)
     reasons = {
         "identity": ["identity/fs", "identity/fva"] if faces else [],
         "attributes": ["attributes/mnac", CD_KEY] if faces else [],
+        "type": [TYPE_KEY] if task.references is not None else [],
         "perceptual": ["perceptual/lpips"],
     }
     notes = {}

@@ -60,7 +60,8 @@ class Case:
     def inputs(self, batch: int, device: torch.device) -> dict[str, Tensor]:
         """Deterministic data; image `i` is the same in every batch."""
         ids = [f"{self.loop}/{index}" for index in range(batch)]
-        shape = (3, self.network.config.image_size, self.network.config.image_size)
+        config = self.network.config
+        shape = (config.in_channels, config.image_size, config.image_size)
         draws = noise.normal(
             noise.sample_keys(0, ids, "gpu-table", device),
             torch.zeros(batch, dtype=torch.int64, device=device),
@@ -69,7 +70,7 @@ class Case:
         )
         data = {"weight": draws[:, 0], "image": (0.5 + 0.15 * draws[:, 1]).clamp(0, 1), "noise": draws[:, 2:]}
         if self.loop == "decode":
-            data["z_sem"] = 0.3 * draws[:, 2].flatten(1)[:, : self.network.config.style]
+            data["z_sem"] = 0.3 * draws[:, 2].flatten(1)[:, : config.style]
         return data
 
     def example(self, data: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -79,7 +80,7 @@ class Case:
         return (image, time, data["z_sem"]) if self.loop == "decode" else (image, time)
 
     def gradient(self, network: nn.Module, data: dict[str, Tensor]) -> Tensor:
-        """The gradient, (B, 3, H, W) with respect to the image or (B, D) with respect to z_sem."""
+        """The gradient, (B, C, H, W) with respect to the image or (B, D) with respect to z_sem."""
         if self.loop == "decode":
             point = data["z_sem"].detach().requires_grad_(True)
             out = ddim_decode(network, self.schedule, data["noise"][:, 0], point)

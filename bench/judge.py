@@ -14,15 +14,16 @@ from torch import nn
 
 from bench.datasets.base import Task
 from bench.errors import RunError
-from bench.evaluators import Evaluators, Found, image_format
-from bench.faces import FACE_KEYS, correlations, explain_missing
-from bench.images import BadImage, read_image, to_float
+from bench.evaluators import TYPE_KEY, Evaluators, Found, image_format
+from bench.faces import FACE_KEYS, correlations, explain_missing, may_show_faces
+from bench.images import BadImage, read_saved, to_float
 from bench.noise_check import NoiseCheck
 from bench.own_models import check_regressor, try_regressor
 from bench.paths import path_figures, summarise_paths
 from bench.realism import Subject, inception_realism, load_extractor, oracle_realism
 from bench.registry import resolve
 from bench.sections import MetricsConfig
+from bench.target_class import target_class_realism
 from bench.traces import without_trace
 from methods import noise
 from metrics import SAMPLE_METRICS
@@ -39,6 +40,7 @@ SUMMARY_KEYS = {
     "change_l1": "sparsity/change_l1",
 }
 NOISE_KEY = "validity/noise_success_rate"
+AREA_KEY = "sparsity/changed_area"
 CHUNK = 64
 """Samples whose images are held as floats at a time."""
 
@@ -49,7 +51,7 @@ class Judge:
 
     Attributes:
         noise_check: tests saved images under fresh filter noise; None where that cannot be done, for `noise_reason`.
-        evaluators: networks of the identity, attribute and perceptual metrics.
+        evaluators: networks of the identity, attribute, type and perceptual metrics.
     """
 
     regressor: nn.Module
@@ -60,13 +62,13 @@ class Judge:
 
     @torch.no_grad()
     def predict(self, pixels: np.ndarray) -> tuple[float, float]:
-        """(r, o) of one uint8 (H, W, 3) image; one at a time, so that no batch can matter."""
+        """(r, o) of one uint8 (H, W, C) image; one at a time, so that no batch can matter."""
         image = torch.from_numpy(to_float(pixels))[None]
         return float(self.regressor(image)), float(self.oracle(image))
 
     @torch.no_grad()
     def oracle_features(self, images: np.ndarray) -> np.ndarray:
-        """Oracle features of float images (N, 3, H, W): (N, D)."""
+        """Oracle features of float images (N, C, H, W): (N, D)."""
         return torch.cat([self.oracle.features(chunk) for chunk in torch.from_numpy(images).split(64)]).numpy()
 
     def preflight(self, task: Task) -> None:
@@ -140,22 +142,19 @@ def judge_samples(
     images = cell / "images"
     pairs = saved_pairs(task, rows, images)
     draws = noise_predictions(judge, task, pairs, report)
-    image = image_format(metrics.mode, task.masks is not None)
+    faces = may_show_faces(task)
+    image = image_format(metrics.mode, faces)
     found = judge.evaluators.measure(pairs, jpeg=image != "PNG")
     frame = sample_table(task, rows, images, tolerance, draws, found)
     summary = summarise(frame, cell.name, metrics.bootstrap_seed)
-    subject = Subject(
-        pairs,
-        task.sources or task.ids,
-        frame["failure"].isna().to_numpy(),
-        frame["valid"].to_numpy() > 0,
-        task.masks is not None,
-    )
+    kept, valid = frame["failure"].isna().to_numpy(), frame["valid"].to_numpy() > 0
+    subject = Subject(pairs, task.sources or task.ids, kept, valid, faces)
     notes: dict[str, str] = {}
     definitions = judge.evaluators.definitions(image)
     features = judge.oracle_features if callable(getattr(judge.oracle, "features", None)) else None
     realism = [
         oracle_realism(subject, features),
+        target_class_realism(subject, task, features, judge.evaluators.sha256.get("oracle", "")),
         inception_realism(subject, metrics, *load_extractor(metrics.inception_weights)),
     ]
     for part in (*realism, correlations(judge.evaluators, task, found, subject.valid, image)):
@@ -210,7 +209,7 @@ def sample_table(
     for start in range(0, len(task.ids), CHUNK):
         part = slice(start, start + CHUNK)
         original, saved = zip(*islice(pairs, CHUNK), strict=True)
-        missing = np.full((3, *task.images.shape[1:3]), np.nan, np.float32)
+        missing = np.full(task.image_shape, np.nan, np.float32)
         measured = Measured(
             original=to_float(np.stack(original)),
             counterfactual=np.stack([missing if pixels is None else to_float(pixels) for pixels in saved]),
@@ -224,6 +223,8 @@ def sample_table(
             attributes=_part(found.before, part),
             counterfactual_attributes=_part(found.after, part),
             perceptual=_part(found.perceptual, part),
+            types=None if found.types is None else found.types[0][part],
+            counterfactual_types=None if found.types is None else found.types[1][part],
         )
         tables.append(pd.DataFrame(metric_columns(measured)))
     if task.attribute is not None:
@@ -245,9 +246,9 @@ def metric_columns(measured: Measured) -> dict[str, np.ndarray]:
 
 
 def _pixels(path: Path, size: int) -> np.ndarray:
-    """A saved image as it was written, uint8 (H, W, 3)."""
+    """A saved image as it was written, uint8 (H, W, C)."""
     try:
-        return read_image(path, size)
+        return read_saved(path, size)
     except BadImage as error:
         raise RunError(f"{error}; remove the line from samples.jsonl or use --fresh") from error
 
@@ -276,6 +277,11 @@ def summarise(frame: pd.DataFrame, cell_id: str, seed: int) -> dict[str, Estimat
             summary[key] = rate_estimate(frame[name].dropna().to_numpy() > 0)
         elif name in frame:
             summary[key] = mean_estimate(frame[name].to_numpy(), generator, "attributes" if name == "mnac" else "1")
+    # Of resamples of its own, so that all other intervals are those of a record without it.
+    own = noise.numpy_generator("bootstrap", seed, cell_id, AREA_KEY)
+    summary[AREA_KEY] = mean_estimate(frame["changed_area"].to_numpy(), own, "fraction")
+    if "type_preserved" in frame:
+        summary[TYPE_KEY] = rate_estimate(frame["type_preserved"].dropna().to_numpy() > 0)
     return summary
 
 

@@ -27,7 +27,7 @@ _PREDICTS = ("regressor", "oracle")
 KINDS: dict[str, Kind] = {
     "adm": Kind("methods.diffusion.adm:AdmUNet", "methods.diffusion.adm:AdmConfig", ("ddpm",)),
     "diffae": Kind("methods.diffusion.diffae:DiffAe", "methods.diffusion.diffae:DiffAeConfig", ("diffae",)),
-    "regressor": Kind("bench.networks:SquareRegressor", "bench.networks:RegressorConfig", _PREDICTS),
+    "regressor": Kind("bench.networks:SmallRegressor", "bench.networks:RegressorConfig", (*_PREDICTS, "type")),
     "densenet-regressor": Kind(
         "methods.networks.densenet:DenseNetRegressor", "methods.networks.config:PublishedConfig", _PREDICTS
     ),
@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
 
 ROLES: dict[str, tuple[str, ...]] = {
     role: tuple(kind for kind, entry in KINDS.items() if role in entry.roles)
-    for role in ("regressor", "oracle", "ddpm", "diffae", "classifier", "identity", "attributes")
+    for role in ("regressor", "oracle", "ddpm", "diffae", "classifier", "identity", "attributes", "type")
 }
 """Role of a network in a run -> kinds that can play it."""
 

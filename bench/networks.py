@@ -1,17 +1,19 @@
-"""The project's own small networks: the regressor and the oracle of the Square benchmark."""
+"""The project's own small network: the regressor and the oracle of the shipped benchmarks."""
 
 import itertools
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 
 class RegressorConfig(BaseModel):
-    """Shape of a `SquareRegressor`."""
+    """Shape of a `SmallRegressor`; `in_channels` is 3 for colour images, 1 for grey ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     widths: tuple[int, ...] = (32, 64, 128)
+    in_channels: Literal[1, 3] = 3
 
 
 class _Block(nn.Module):
@@ -33,19 +35,20 @@ class _Block(nn.Module):
         return self.skip(x) + self.body(x)
 
 
-class SquareRegressor(nn.Module):
-    """Predicts red/255 of the square: image (B, 3, 64, 64) in [0, 1] to (B,), unbounded.
+class SmallRegressor(nn.Module):
+    """One number an image: (B, C, H, W) in [0, 1] to (B,), unbounded; sides are multiples of 8.
 
-    A small residual network with attention pooling: the square covers 1.6 % of the image, and a mean over
-    all positions would drown it. Batch statistics are frozen after training, so that far pixels do not
-    touch each other through a normalisation. `features` are the pooled activations, (B, widths[-1]).
+    A small residual network with attention pooling: what counts (the square, a crack) covers a few per cent of
+    the image, and a mean over all positions would drown it. Batch statistics are frozen after training, so that
+    far pixels do not touch each other through a normalisation. `features` are the pooled activations,
+    (B, widths[-1]).
     """
 
     def __init__(self, config: RegressorConfig) -> None:
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
+        self.stem = nn.Conv2d(config.in_channels, widths[0], 4, stride=2, padding=1)
         pairs = list(itertools.pairwise(widths))
         self.body = nn.Sequential(_Block(widths[0], widths[0], 1), *(_Block(a, b, 2) for a, b in pairs))
         self.norm = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.SiLU())

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bench.errors import UsageError
+from bench.fit import Shape, shape_misfit
 from bench.images import to_float
 from bench.sections import MetricsConfig
 from methods import noise
@@ -43,7 +44,7 @@ class NoiseCheck:
 
     @torch.no_grad()
     def predict(self, sample_id: str, pixels: np.ndarray) -> np.ndarray:
-        """r(F(x'; noise)) of one uint8 (H, W, 3) image: float64 (K,).
+        """r(F(x'; noise)) of one uint8 (H, W, C) image: float64 (K,).
 
         Noise is a function of (seed, sample id, draw). The K draws of one image are one batch, so that no other
         image can matter.
@@ -63,7 +64,7 @@ class NoiseCheck:
         """Of every image: float64 (N, K); NaN where there is none (a failed sample).
 
         Args:
-            images: uint8 (H, W, 3) each.
+            images: uint8 (H, W, C) each.
             report: called with (done, total) after every image.
         """
         predictions = np.full((len(ids), self.draws), np.nan)
@@ -79,13 +80,13 @@ class NoiseCheck:
 
 
 def build_noise_check(
-    metrics: MetricsConfig, denoiser: nn.Module | None, regressor: nn.Module, seed: int, size: int
+    metrics: MetricsConfig, denoiser: nn.Module | None, regressor: nn.Module, seed: int, shape: Shape
 ) -> tuple[NoiseCheck | None, str]:
     """The check that a configuration asks for, or None and why there is none.
 
     Args:
         denoiser: the "ddpm" network, None where the data has none.
-        size: width of the images to judge.
+        shape: (C, H, W) of the images to judge.
 
     Raises:
         UsageError: the filter's options do not fit the network.
@@ -94,9 +95,9 @@ def build_noise_check(
         return None, "turned off (metrics.noise_draws=0)"
     if denoiser is None:
         return None, "the dataset has no ddpm network"
-    trained = denoiser.config.image_size
-    if trained != size:
-        return None, f"the ddpm network is for images {trained} pixels wide; these are {size}"
+    misfit = shape_misfit(denoiser, shape)
+    if misfit:
+        return None, f"the ddpm network is for {misfit[1]} images; these are {misfit[0]}"
     try:
         schedule = denoiser.config.schedule(metrics.filter_respacing)
     except ScheduleError as error:

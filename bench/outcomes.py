@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from bench.errors import RunError
-from bench.images import BadImage, read_image
+from bench.images import BadImage, read_saved
 from bench.sections import VerifyConfig
 from methods import noise
 from metrics.equivalence import Equivalence, rate_equivalence, ratio_equivalence
@@ -68,7 +68,7 @@ def load_outcomes(cell: Path) -> tuple[pd.DataFrame, Callable[[str], np.ndarray]
 
     def image(name: str) -> np.ndarray:
         try:
-            return read_image(cell / "images" / frame.at[name, "image"])
+            return read_saved(cell / "images" / frame.at[name, "image"])
         except BadImage as error:
             raise RunError(f"{error}; run the cell again") from error
 
@@ -150,7 +150,7 @@ class _Pixels:
 
 
 def blank(image: np.ndarray) -> bool:
-    """Whether an image (H, W, 3) is of one single colour."""
+    """Whether an image (H, W, C) is of one single colour."""
     return bool((image == image[0, 0]).all())
 
 

@@ -1,6 +1,6 @@
 """Networks of the user's own: a regressor that a function builds, and a denoiser that diffusers saved.
 
-Images are float32 (B, 3, H, W) in [0, 1] at a regressor's door, [-1, 1] at a denoiser's. What comes back is
+Images are float32 (B, C, H, W) in [0, 1] at a regressor's door, [-1, 1] at a denoiser's. What comes back is
 frozen and in evaluation mode.
 """
 
@@ -19,6 +19,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from bench.fit import CHANNELS, shape_misfit
 from bench.state_files import Loaded, check_finite, read_blob, read_state
 from methods.diffusion.published import CheckpointMismatch, load_exactly
 from methods.diffusion.schedule import Schedule, spaced_timesteps
@@ -28,7 +29,7 @@ _CALLABLE_ROLES = ("regressor", "oracle")
 
 
 class OwnRegressor(nn.Module):
-    """Any network with one output an image, as image (B, 3, H, W) in [0, 1] -> (B,).
+    """Any network with one output an image, as image (B, C, H, W) in [0, 1] -> (B,).
 
     Args:
         network: returns (B,) or (B, 1). Where it has a method `features`, image -> (B, D), it is kept, for the
@@ -64,7 +65,7 @@ def load_callable(reference: str, role: str, option: str) -> Loaded:
 
     Args:
         reference: "package.module:callable" or "package.module:callable@FILE"; the callable takes no arguments
-            and returns an nn.Module, image (B, 3, H, W) in [0, 1] -> (B,) or (B, 1). FILE is a .safetensors or
+            and returns an nn.Module, image (B, C, H, W) in [0, 1] -> (B,) or (B, 1). FILE is a .safetensors or
             a torch file of plain tensors; its keys and shapes have to be exactly those of the network.
         role: "regressor" or "oracle".
         option: what named it, for errors.
@@ -126,13 +127,16 @@ def try_regressor(network: nn.Module, image: Tensor, option: str) -> Tensor:
     """A regressor's predictions on images, (B,).
 
     Args:
-        image: float32 (B, 3, H, W) in [0, 1].
+        image: float32 (B, C, H, W) in [0, 1].
         option: what named the network, for errors.
 
     Raises:
         UsageError: it cannot take the image, or does not return one finite number an image.
     """
     shape = tuple(image.shape)
+    misfit = shape_misfit(network, shape[1:])
+    if misfit:
+        raise UsageError(f"{option}: images are {misfit[0]}; the network needs {misfit[1]}")
     try:
         prediction = network(image)
     except UsageError as error:
@@ -166,10 +170,12 @@ class DiffusersConfig:
 
     Attributes:
         image_size: width and height of the images.
+        in_channels: 3 for colour, 1 for grey.
         alphas_cumprod: of the whole process, float64 (T,).
     """
 
     image_size: int
+    in_channels: int
     alphas_cumprod: np.ndarray
 
     def schedule(self, respacing: str | None = None) -> Schedule:
@@ -179,13 +185,13 @@ class DiffusersConfig:
 
 
 class DiffusersDenoiser(nn.Module):
-    """A diffusers UNet2DModel as net(x, t) -> (B, 3, H, W) noise, or (B, 6, H, W) noise and learned-range variance.
+    """A diffusers UNet2DModel as net(x, t) -> (B, C, H, W) noise, or (B, 2 C, H, W) noise and learned-range variance.
 
-    x is float32 (B, 3, H, W) in [-1, 1] at timestep t, int64 (B,). A network that predicts v (Salimans and Ho
+    x is float32 (B, C, H, W) in [-1, 1] at timestep t, int64 (B,). A network that predicts v (Salimans and Ho
     2022) is converted: eps = sqrt(1 - a) x + sqrt(a) v, with a the signal level at t.
 
     Args:
-        unet: unconditional, on RGB images.
+        unet: unconditional, on RGB or grey images.
         scheduler: a diffusers scheduler config (beta_schedule, num_train_timesteps, ...); empty: DDPM's, linear
             over 1,000 steps.
 
@@ -197,10 +203,11 @@ class DiffusersDenoiser(nn.Module):
         super().__init__()
         process = DDPMScheduler.from_config(dict(scheduler or {}))
         _check_unet(unet.config)
-        _check_process(process.config, unet.config.out_channels)
+        _check_process(process.config, unet.config)
         # float32 in the scheduler; the search's coefficients are float64 throughout.
         signal = np.cumprod(1 - process.betas.double().numpy())
-        self.unet, self.config = unet, DiffusersConfig(int(unet.config.sample_size), signal)
+        self.unet = unet
+        self.config = DiffusersConfig(int(unet.config.sample_size), int(unet.config.in_channels), signal)
         self.predicts_v = process.config.prediction_type == "v_prediction"
         self.register_buffer("signal", torch.from_numpy(signal).float(), persistent=False)
 
@@ -209,25 +216,35 @@ class DiffusersDenoiser(nn.Module):
         if not self.predicts_v:
             return out
         signal = self.signal[t].view(-1, 1, 1, 1)
-        eps = (1 - signal).sqrt() * x + signal.sqrt() * out[:, :3]
-        return torch.cat([eps, out[:, 3:]], dim=1)
+        channels = self.config.in_channels
+        eps = (1 - signal).sqrt() * x + signal.sqrt() * out[:, :channels]
+        return torch.cat([eps, out[:, channels:]], dim=1)
 
 
 def _check_unet(config: Mapping[str, object]) -> None:
     if not isinstance(config["sample_size"], int):
         raise ValueError(f"sample_size {config['sample_size']} is not one number; the width of square images is needed")
-    wanted = {"in_channels": (3,), "out_channels": (3, 6), "center_input_sample": (False,), "class_embed_type": (None,)}
-    for key, values in (wanted | {"num_class_embeds": (None,)}).items():
+    wanted: dict[str, tuple[object, ...]] = {
+        "in_channels": CHANNELS,
+        "out_channels": (config["in_channels"], 2 * config["in_channels"]),
+        "center_input_sample": (False,),
+        "class_embed_type": (None,),
+        "num_class_embeds": (None,),
+    }
+    for key, values in wanted.items():
         if config[key] not in values:
             raise ValueError(f"{key} {config[key]!r} is not supported; {' or '.join(map(str, values))} is needed")
 
 
-def _check_process(config: Mapping[str, object], out_channels: int) -> None:
+def _check_process(config: Mapping[str, object], unet: Mapping[str, object]) -> None:
     kind = config["prediction_type"]
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"prediction_type {kind!r} is not supported; 'epsilon' or 'v_prediction' is needed")
-    if out_channels == 6 and config["variance_type"] != "learned_range":
-        raise ValueError(f"variance_type {config['variance_type']!r} does not fit 6 output channels; 'learned_range'")
+    channels = unet["out_channels"]
+    if channels != unet["in_channels"] and config["variance_type"] != "learned_range":
+        raise ValueError(
+            f"variance_type {config['variance_type']!r} does not fit {channels} output channels; 'learned_range'"
+        )
     if config["rescale_betas_zero_snr"]:
         raise ValueError("rescale_betas_zero_snr True is not supported: the last step would have no signal")
 

@@ -141,9 +141,9 @@ def path_figures(task: Task, frame: pd.DataFrame, read: Callable[[str], np.ndarr
 
     Args:
         frame: the samples' table in the task's order, with "image", "failure" and "oracle".
-        read: a saved image by file name, float32 (3, H, W) in [0, 1].
+        read: a saved image by file name, float32 (C, H, W) in [0, 1].
     """
-    failed, nothing = frame["failure"].notna(), np.full((3, *task.images.shape[1:3]), np.nan, np.float32)
+    failed, nothing = frame["failure"].notna(), np.full(task.image_shape, np.nan, np.float32)
     found = {}
     for source, rows in rows_by_source(task).items():
         saved = np.stack([nothing if failed.iloc[row] else read(frame["image"].iloc[row]) for row in rows])

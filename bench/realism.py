@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bench.evaluators import Figures, Mode, Pairs, as_jpeg, definition, image_format
-from bench.images import to_float
+from bench.images import as_rgb, to_float
 from bench.sections import MetricsConfig
 from methods import noise
 from metrics.frechet import (
@@ -26,6 +26,7 @@ from metrics.frechet import (
 from metrics.intervals import Estimate
 
 FID, SFID, ORACLE = "realism/fid", "realism/sfid", "realism/oracle_feature_distance"
+NO_FEATURES = "the oracle is a network without a `features` method; give it one, (N, C, H, W) -> (N, D)"
 RESIZES: dict[Mode, dict[str, Resize]] = {
     "paper": {FID: "legacy_tensorflow", SFID: "legacy_pytorch"},
     "corrected": {FID: "clean", SFID: "clean"},
@@ -49,14 +50,14 @@ class Subject:
         sources: name of every sample's original; several samples may share one.
         kept: samples with a counterfactual, bool (N,).
         valid: samples whose counterfactual is valid, bool (N,).
-        has_masks: the data is Square's, whose published counterfactuals are PNG files.
+        faces: the images may show faces, which were published as JPEG files.
     """
 
     pairs: Pairs
     sources: tuple[str, ...]
     kept: np.ndarray
     valid: np.ndarray
-    has_masks: bool
+    faces: bool
 
 
 def load_extractor(configured: str) -> tuple[Inception | None, str]:
@@ -109,23 +110,29 @@ def oracle_realism(subject: Subject, features: Callable[[np.ndarray], np.ndarray
     """The Frechet distance on the oracle's features.
 
     Args:
-        features: images float32 (N, 3, H, W) in [0, 1] to (N, D); None where the oracle has none to give.
+        features: images float32 (N, C, H, W) in [0, 1] to (N, D); None where the oracle has none to give.
     """
     count = int(subject.kept.sum())
     note = "Frechet distance on the oracle's features, not FID; biased upwards for few images"
     value = None
     if features is None:
-        note = "the oracle is a network without a `features` method; give it one, (N, 3, H, W) -> (N, D)"
+        note = NO_FEATURES
     elif count:
         try:
-            value = frechet_distance(*_oracle_features(features, subject.pairs))
+            value = frechet_distance(*paired_features(features, subject.pairs))
         except FrechetError as error:
             note = str(error)
     return Figures({ORACLE: Estimate(value=value, n=count)}, {ORACLE: note})
 
 
-def _oracle_features(features: Callable[[np.ndarray], np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Of originals and counterfactuals, (M, D) each, 64 pairs at a time, so that memory does not grow with the data."""
+def paired_features(features: Callable[[np.ndarray], np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Of originals and counterfactuals, (M, D) each, where there is one; some pair has to have one.
+
+    64 pairs at a time, so that memory does not grow with the data.
+
+    Args:
+        features: images float32 (N, C, H, W) in [0, 1] to (N, D).
+    """
     found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for chunk in batches((pair for pair in pairs if pair[1] is not None), 64):
         for images, collected in zip(zip(*chunk, strict=True), found, strict=True):
@@ -137,13 +144,13 @@ def _features(
     subject: Subject, mode: Mode, extractor: Extractor, resize: Resize
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Features of the distinct originals by name, and of the counterfactuals in order, (M, D)."""
-    jpeg = image_format(mode, subject.has_masks) != "PNG"
+    jpeg = image_format(mode, subject.faces) != "PNG"
     first = {name: index for index, name in reversed(list(enumerate(subject.sources)))}
     names = sorted(first)
     wanted = set(first.values())
     originals = {subject.sources[i]: pair[0] for i, pair in enumerate(subject.pairs) if i in wanted}
-    real = extractor.features((originals[name] for name in names), resize)
-    saved = (as_jpeg(pair[1]) if jpeg else pair[1] for pair in subject.pairs if pair[1] is not None)
+    real = extractor.features((as_rgb(originals[name]) for name in names), resize)
+    saved = (as_jpeg(pair[1]) if jpeg else as_rgb(pair[1]) for pair in subject.pairs if pair[1] is not None)
     return dict(zip(names, real, strict=True)), extractor.features(saved, resize)
 
 
@@ -181,7 +188,7 @@ def _definition(key: str, subject: Subject, metrics: MetricsConfig) -> dict[str,
     paired = key == FID and metrics.mode == "paper"
     facts = {
         "mode": metrics.mode,
-        "image": image_format(metrics.mode, subject.has_masks),
+        "image": image_format(metrics.mode, subject.faces),
         "network": "Inception-v3 (clean-fid)",
         "weights": INCEPTION_SHA256,
         "resize": RESIZES[metrics.mode][key],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RunError
-from bench.images import file_name, read_image, to_uint8, write_png
+from bench.images import file_name, read_saved, to_uint8, write_png
 from bench.judge import Judge
 from bench.record import RECONSTRUCTIONS
 from methods.outcomes import Outcome
@@ -43,7 +43,7 @@ class Reconstructions:
                 digest = write_png(path, to_uint8(outcome.reconstruction.numpy()))
             except OSError as error:
                 raise RunError(f"cannot write {path}: {error.strerror}; what was recorded before is kept") from error
-            prediction = self.judge.predict(read_image(path))[0]
+            prediction = self.judge.predict(read_saved(path))[0]
             self._known[name] = dict(zip(COLUMNS, (name, digest, prediction), strict=True))
         return self._known[name]
 

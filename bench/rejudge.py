@@ -28,8 +28,8 @@ from bench.config import RunConfig, component_options, describe, parse_assignmen
 from bench.datasets import DATASETS
 from bench.datasets.base import Dataset, Task
 from bench.errors import UsageError
-from bench.evaluators import label_digest
-from bench.images import BadImage, read_image
+from bench.evaluators import MEASURING, label_digest
+from bench.images import BadImage, read_saved
 from bench.judge import Judge, failures, judge_samples, write_table
 from bench.own_models import is_callable_reference
 from bench.progress import Display
@@ -41,10 +41,6 @@ from metrics.frechet import inception_folder
 
 KEPT_NOTES = ("backend", "timings/")
 """Notes on the search, by the start of their key; all others are the judge's."""
-MEASURING = ("identity", "attributes")
-"""Roles whose networks only measure, so that others may take their place."""
-
-
 CONFIRMED = ("regressor", "oracle")
 """Roles whose networks code can build; code that a record names is run only where the user names it too."""
 
@@ -54,8 +50,9 @@ def rejudge(folder: Path, draws: int | None, display: Display, assignments: Sequ
 
     Args:
         draws: fresh filter noises an image, instead of the recorded `metrics.noise_draws` (older records: the default).
-        assignments: "metrics.KEY=VALUE" and "weights.identity=FILE" (or weights.attributes), instead of the recorded;
-            "weights.regressor=package.module:callable" (or weights.oracle), as recorded, so that it is called.
+        assignments: "metrics.KEY=VALUE" and "weights.identity=FILE" (or weights.attributes, weights.type), instead of
+            the recorded; "weights.regressor=package.module:callable" (or weights.oracle), as recorded, so that it is
+            called.
 
     Raises:
         UsageError: no finished cell; data or weights are not those of the record; the record names code to call that
@@ -235,7 +232,7 @@ def _predictions(judge: Judge, row: dict[str, Any], cell: Path) -> dict[str, flo
         return {}
     path = cell / "images" / row["image"]
     try:
-        pixels = read_image(path)
+        pixels = read_saved(path)
     except BadImage as error:
         raise UsageError(f"{error}; run the cell again") from error
     if hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:

@@ -4,8 +4,9 @@
 
 Every attribute of every saved counterfactual is compared with that of its original, apart for targets above and below
 the prediction of the original, and attributes are ranked by how much they move with it: an attribute that moves when
-the prediction has to move is one that the regressor relies on. Square images are measured (bench/square_attributes.py);
-all others need an attribute classifier (`weights.attributes` of the run, or --attributes).
+the prediction has to move is one that the regressor relies on. Square images and photographs of solar cells are
+measured (bench/square_attributes.py, bench/elpv_attributes.py); all others need an attribute classifier
+(`weights.attributes` of the run, or --attributes).
 """
 
 import argparse
@@ -24,7 +25,7 @@ from rich.table import Table
 from bench.attribute_meters import Meter, meter_of
 from bench.cli_options import console, ending
 from bench.errors import RunError, UsageError
-from bench.images import BadImage, read_image, write_bytes
+from bench.images import BadImage, read_saved, write_bytes
 from bench.outcomes import load_outcomes
 from bench.progress import Display
 from bench.record import CellRecord, read_suite
@@ -46,7 +47,7 @@ class Ranking(BaseModel):
         rows, images: counterfactuals that count, and the originals that they are of; `upward`, `downward` by direction.
         left_out: reason -> counterfactuals that do not count.
         source, baseline, unit: what measures, against which image, and the unit of an association.
-        own: the attribute that the regressor is meant to use, where it is among them.
+        own: the attributes that the regressor is meant to use, where some are among them.
     """
 
     run: str
@@ -63,7 +64,7 @@ class Ranking(BaseModel):
     source: str
     baseline: Baseline
     unit: str
-    own: str | None
+    own: tuple[str, ...]
     attributes: list[Association]
 
     @property
@@ -79,10 +80,11 @@ class Ranking(BaseModel):
             text += ", with too few images in a direction for a test"
         elif first.q >= CLEAR:
             text += ", which may be chance"
-        if self.own is None or first.attribute == self.own:
+        if first.attribute in self.own:
             return text
-        own = next(each for each in self.attributes if each.attribute == self.own)
-        return f"{text}; {self.own}, which is asked for, {format_estimate(own.association, 3)}"
+        asked = (each for each in self.attributes if each.attribute in self.own)
+        told = (f"; {each.attribute}, which is asked for, {format_estimate(each.association, 3)}" for each in asked)
+        return text + "".join(told)
 
 
 def rank_cell(
@@ -144,14 +146,14 @@ def _kept(frame: pd.DataFrame, cell: CellRecord, only_valid: bool) -> tuple[pd.D
 
 
 def _originals(folder: Path, cell: CellRecord, rows: pd.DataFrame, baseline: Baseline) -> Iterator[np.ndarray]:
-    """The image that each counterfactual is compared with, uint8 (H, W, 3)."""
+    """The image that each counterfactual is compared with, uint8 (H, W, C)."""
     if baseline == "reconstruction" and ("reconstruction" not in rows or rows["reconstruction"].isna().any()):
         raise UsageError(f"{folder / cell.id} has no reconstructions; run it with -s reconstructions=true")
     inputs = folder / f"inputs-{cell.dataset}"
     column, place = ("input", inputs) if baseline == "input" else (baseline, folder / cell.id / "reconstructions")
     for name in rows[column]:
         try:
-            yield read_image(place / name)
+            yield read_saved(place / name)
         except BadImage as error:
             raise RunError(f"{error}; run the cell again") from error
 
@@ -208,7 +210,7 @@ def table(ranking: Ranking, top: int) -> Table:
                     f"{side.raised_rate.value:.2f} / {side.lowered_rate.value:.2f}",
                 ]
             )
-        name = f"{each.attribute} (asked for)" if each.attribute == ranking.own else each.attribute
+        name = f"{each.attribute} (asked for)" if each.attribute in ranking.own else each.attribute
         made.add_row(name, _signed(each.association), _chance(each.q), *sides)
     return made
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from backends.base import Backend
 from methods import noise
-from methods.base import Batch, Evaluations, MethodConfig, Report, State, StepResult, per_slot
+from methods.base import Batch, Evaluations, MethodConfig, Report, State, StepResult, blank_images, per_slot
 from methods.diffusion import ddpm
 from methods.diffusion.schedule import Schedule
 from methods.distance import Norm, distance
@@ -92,8 +92,7 @@ class Filtered(Judging):
         self.regressor = backend.prepare("regressor", networks["regressor"], (image,))
 
     def example(self, networks: Mapping[str, nn.Module], slots: int) -> Tensor:
-        size = networks["ddpm"].config.image_size
-        return torch.zeros(slots, 3, size, size, device=self.device)
+        return blank_images(networks["ddpm"], slots, self.device)
 
     @torch.no_grad()
     def encode(self, batch: Batch, report: Report) -> State:

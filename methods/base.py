@@ -35,7 +35,7 @@ class Batch:
 
     Attributes:
         ids: names the noise depends on.
-        image: float32 (B, 3, H, W) in [0, 1].
+        image: float32 (B, C, H, W) in [0, 1].
         target: float32 (B,), the reference values.
     """
 
@@ -97,15 +97,17 @@ class Method(ABC):
         name: as in `--method`.
         options: the config class.
         networks: names of the networks it needs, besides the regressor.
-        image_size: width of the images, where the harness knows it.
+        image_shape: (C, H, W) of the images, where the harness knows it.
     """
 
     name: str
     options: type[MethodConfig] = MethodConfig
     networks: tuple[str, ...] = ()
 
-    def __init__(self, config: MethodConfig, seed: int, device: torch.device, image_size: int | None = None) -> None:
-        self.config, self.seed, self.device, self.image_size = config, seed, device, image_size
+    def __init__(
+        self, config: MethodConfig, seed: int, device: torch.device, image_shape: tuple[int, int, int] | None = None
+    ) -> None:
+        self.config, self.seed, self.device, self.image_shape = config, seed, device, image_shape
 
     @classmethod
     def roles(cls, config: MethodConfig) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ class Method(ABC):
 
     @abstractmethod
     def refine(self, state: State) -> Tensor:
-        """The counterfactuals of finished samples, (B, 3, H, W) in [0, 1], without gradients."""
+        """The counterfactuals of finished samples, (B, C, H, W) in [0, 1], without gradients."""
 
     @torch.no_grad()
     def confirm(self, state: State, image: Tensor) -> Confirmation:
@@ -148,7 +150,7 @@ class Method(ABC):
 
     @torch.no_grad()
     def reconstruct(self, state: State) -> Tensor:
-        """What the method's generator makes of the unchanged image, (B, 3, H, W) in [0, 1], without gradients.
+        """What the method's generator makes of the unchanged image, (B, C, H, W) in [0, 1], without gradients.
 
         The image itself unless a method says otherwise: where there is no generator, nothing is reconstructed.
 
@@ -169,6 +171,16 @@ class Method(ABC):
     @abstractmethod
     def cost(self) -> dict[str, Evaluations]:
         """Denoiser calls a sample of "encode", "step" and "refine" (`refine` and `confirm` together)."""
+
+
+def blank_images(denoiser: nn.Module, slots: int, device: torch.device) -> Tensor:
+    """Black images of the shape that a generative network takes, (slots, C, H, W).
+
+    Args:
+        denoiser: its `config` has `in_channels` and `image_size`.
+    """
+    size = denoiser.config.image_size
+    return torch.zeros(slots, denoiser.config.in_channels, size, size, device=device)
 
 
 def reached(prediction: Tensor, target: Tensor, tolerance: float) -> Tensor:

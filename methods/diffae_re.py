@@ -17,7 +17,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from backends.base import Backend
-from methods.base import Batch, Evaluations, Method, MethodConfig, Report, State, StepResult, clipped, per_slot, reached
+from methods.base import (
+    Batch,
+    Evaluations,
+    Method,
+    MethodConfig,
+    Report,
+    State,
+    StepResult,
+    blank_images,
+    clipped,
+    per_slot,
+    reached,
+)
 from methods.diffusion import ddim, ddpm
 from methods.diffusion.schedule import Schedule
 from methods.distance import Norm, distance
@@ -100,7 +112,7 @@ class DiffAeRe(Method):
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
         self.check(networks)
         network = networks["diffae"]
-        image = torch.zeros(slots, 3, network.config.image_size, network.config.image_size, device=self.device)
+        image = blank_images(network, slots, self.device)
         time = ddpm.network_time(self.decoding, 0, slots, self.device)
         z_sem = torch.zeros(slots, network.config.style, device=self.device)
         self.encoder = backend.prepare("encoder", _Encoder(network).eval(), (image,))

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from backends.base import Backend
 from methods import noise
-from methods.base import Batch, Evaluations, MethodConfig, Report, State, StepResult, per_slot
+from methods.base import Batch, Evaluations, MethodConfig, Report, State, StepResult, blank_images, per_slot
 from methods.diffusion import ddpm
 from methods.diffusion.per_slot import Tables, at, p_mean_variance
 from methods.diffusion.schedule import Schedule
@@ -108,8 +108,7 @@ class _Dime(Judging):
             raise ValueError(f"depth {self.config.depth} is more than the {len(self.schedule)} steps of respacing")
 
     def example(self, networks: Mapping[str, nn.Module], slots: int) -> Tensor:
-        size = networks["ddpm"].config.image_size
-        return torch.zeros(slots, 3, size, size, device=self.device)
+        return blank_images(networks["ddpm"], slots, self.device)
 
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
         self.check(networks)

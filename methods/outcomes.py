@@ -9,7 +9,7 @@ from methods.base import Evaluations
 
 
 class Sample(NamedTuple):
-    """What is to be explained: image float32 (3, H, W) in [0, 1], and the reference value.
+    """What is to be explained: image float32 (C, H, W) in [0, 1], and the reference value.
 
     `then` are further reference values, solved one after the other as a continuation: each starts from the
     solution before it. `also` are further ones that all start from the image itself; they share its encoding, and
@@ -45,7 +45,7 @@ class Outcome:
 
     Attributes:
         target: the reference value.
-        image: the counterfactual, float32 (3, H, W) in [0, 1], on the CPU.
+        image: the counterfactual, float32 (C, H, W) in [0, 1], on the CPU.
         steps: updates made.
         iterations: calls of the method's step that it was part of.
         reached: whether the search's own last prediction met the tolerance (validity is judged elsewhere,

@@ -38,12 +38,11 @@ class _Pgd(Judging):
     """State: original, image, target, step."""
 
     def check(self, networks: Mapping[str, nn.Module]) -> None:
-        if self.image_size is None:
-            raise ValueError(f"{self.name} needs image_size, as it has no network that knows the images' size")
+        if self.image_shape is None:
+            raise ValueError(f"{self.name} needs image_shape, as it has no network that knows the images' shape")
 
     def example(self, networks: Mapping[str, nn.Module], slots: int) -> Tensor:
-        size = cast(int, self.image_size)
-        return torch.zeros(slots, 3, size, size, device=self.device)
+        return torch.zeros(slots, *cast(tuple[int, int, int], self.image_shape), device=self.device)
 
     def prepare(self, networks: Mapping[str, nn.Module], backend: Backend, slots: int) -> None:
         self.check(networks)

@@ -11,7 +11,7 @@ def shifted_prediction(regressor: nn.Module, image: Tensor, pixels: int) -> Tens
     object does.
 
     Args:
-        image: (B, 3, H, W).
+        image: (B, C, H, W).
         pixels: 0 is the plain prediction.
 
     Returns:

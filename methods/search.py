@@ -137,7 +137,7 @@ class SlotSearch:
         return True
 
     def _reconstruct(self, state: State) -> Tensor:
-        """What the method makes of freshly encoded images, (B, 3, H, W) on the CPU."""
+        """What the method makes of freshly encoded images, (B, C, H, W) on the CPU."""
         return self._timed("reconstruct", lambda: self.method.reconstruct(state))[0].cpu()
 
     def _fill(

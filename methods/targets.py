@@ -44,11 +44,11 @@ class Judging(Method):
 
     @abstractmethod
     def example(self, networks: Mapping[str, nn.Module], slots: int) -> Tensor:
-        """Images of the shape that every network will see: zeros (slots, 3, H, W) on the device."""
+        """Images of the shape that every network will see: zeros (slots, C, H, W) on the device."""
 
     @abstractmethod
     def judge(self, image: Tensor, target: Tensor) -> Judgement:
-        """What is thought of images (B, 3, H, W) in [0, 1], differentiably."""
+        """What is thought of images (B, C, H, W) in [0, 1], differentiably."""
 
     def finished(self, judged: Judgement) -> Tensor:
         """bool (B,), the samples that need no further step."""
@@ -59,7 +59,7 @@ class RegressionTarget(Judging):
     """A method that brings r to the reference value: loss (r - target)^2 (Ha and Bender 2025, section 3.1)."""
 
     def judge(self, image: Tensor, target: Tensor) -> Judgement:
-        """Judge images (B, 3, H, W) in [0, 1] by r and its tolerance."""
+        """Judge images (B, C, H, W) in [0, 1] by r and its tolerance."""
         prediction = self.regressor(image)
         loss = (prediction - target).square()
         prediction = prediction.detach()
@@ -121,7 +121,7 @@ class ClassTarget(Judging):
             self.classifier = backend.prepare("classifier", networks["classifier"], (self.example(networks, slots),))
 
     def judge(self, image: Tensor, target: Tensor) -> Judgement:
-        """Judge images (B, 3, H, W) in [0, 1] by the classifier; `prediction` is r's all the same."""
+        """Judge images (B, C, H, W) in [0, 1] by the classifier; `prediction` is r's all the same."""
         config = self.config
         side = torch.where(target >= config.boundary, 1.0, -1.0)
         if config.classifier == "regressor":

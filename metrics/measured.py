@@ -10,7 +10,7 @@ class Measured:
     """N samples after a run; predictions are made on the saved, re-read images.
 
     Attributes:
-        original, counterfactual: float32 (N, 3, H, W) in [0, 1]; a failed sample's counterfactual is NaN.
+        original, counterfactual: float32 (N, C, H, W) in [0, 1]; a failed sample's counterfactual is NaN.
         target: reference values, float64 (N,).
         prediction: r(x'), float64 (N,).
         oracle: o(x'), float64 (N,), or None without an oracle.
@@ -22,6 +22,8 @@ class Measured:
         attributes: probabilities of A attributes on x, float64 (N, A), or None; `counterfactual_attributes` on x',
             NaN for a failed sample.
         perceptual: LPIPS distance of x and x', float64 (N,), NaN for a failed sample; or None.
+        types: what a classifier of two types says of x, float64 (N,), the second type above 0.5, or None;
+            `counterfactual_types` of x', NaN for a failed sample.
     """
 
     original: np.ndarray
@@ -36,3 +38,5 @@ class Measured:
     attributes: np.ndarray | None = None
     counterfactual_attributes: np.ndarray | None = None
     perceptual: np.ndarray | None = None
+    types: np.ndarray | None = None
+    counterfactual_types: np.ndarray | None = None

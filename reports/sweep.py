@@ -142,7 +142,7 @@ def sweep_figure(found: list[Strip], base: Base) -> Figure:
             "or use --difference input"
         )
     targets = sorted({target for strip in found for target in strip.counterfactuals})
-    headings = ["input", "reconstruction", *(f"target {target:g}" for target in targets)]
+    headings = ["input", "reconstruction", *(f"target {target:.3g}" for target in targets)]
     width, height = _CELL * len(headings) + 1.5, 2.2 * _CELL * len(found) + 0.5
     figure = Figure(figsize=(width, height))
     figure.set_facecolor("white")

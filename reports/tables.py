@@ -22,6 +22,9 @@ COLUMNS: list[tuple[str, str, int]] = [
     ("oracle-r", "validity/oracle_regressor_mae", 3),
     ("Square MAE", "quality/square_mae", 3),
     ("Background MAE", "quality/background_mae", 4),
+    ("change, L1", "sparsity/change_l1", 4),
+    ("changed area", "sparsity/changed_area", 3),
+    ("type preserved", "type/preserved", 3),
     ("FID", "realism/fid", 2),
     ("sFID", "realism/sfid", 2),
     ("FVA", "identity/fva", 3),
@@ -30,6 +33,8 @@ COLUMNS: list[tuple[str, str, int]] = [
     ("CD", "attributes/cd", 2),
     ("LPIPS", "perceptual/lpips", 3),
     ("oracle feature distance", "realism/oracle_feature_distance", 3),
+    ("target class distance", "realism/target_class_distance", 3),
+    ("the same of originals", "realism/target_class_distance_originals", 3),
     ("failure rate", "validity/failure_rate", 3),
     ("rising pairs, oracle", "path/monotonic_rate", 3),
     ("rising pairs, square", "path/monotonic_rate_square", 3),
@@ -43,11 +48,11 @@ COLUMNS: list[tuple[str, str, int]] = [
 ]
 """(heading, summary key, decimals) of the final table."""
 HIGH = (
-    "validity/success_rate", "validity/noise_success_rate", "identity/fva", "identity/fs", "path/monotonic_rate",
-    "path/monotonic_rate_square", "throughput/valid_per_second",
+    "validity/success_rate", "validity/noise_success_rate", "identity/fva", "identity/fs", "type/preserved",
+    "path/monotonic_rate", "path/monotonic_rate_square", "throughput/valid_per_second",
 )  # fmt: skip
 """Figures that are to be high; of the others low is better, or neither."""
-NEITHER = ("path/step_l1",)
+NEITHER = ("path/step_l1", "realism/target_class_distance_originals")
 PAPER = (
     "validity/success_rate", "validity/oracle_target_mae", "quality/square_mae", "quality/background_mae",
     "realism/fid", "identity/fva", "identity/fs", "attributes/mnac", "throughput/seconds_per_image",

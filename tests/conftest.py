@@ -1,6 +1,7 @@
-"""Small real networks for tests: random weights, real architectures, 16x16 images."""
+"""Small real networks for tests: random weights, real architectures, 16x16 images, in colour unless told otherwise."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ from methods.search import Sample
 
 CPU = torch.device("cpu")
 SIZE = 16
+SHAPE = (3, SIZE, SIZE)
 
 
 class ToyRegressor(nn.Module):
     """A smooth regressor that depends on every pixel."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(3, SIZE, SIZE))
+        self.weight = nn.Parameter(torch.empty(channels, SIZE, SIZE))
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.sigmoid((image * self.weight).flatten(1).sum(1) * 0.05)
@@ -51,7 +53,7 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def tiny_networks() -> dict[str, nn.Module]:
+def tiny_networks(channels: Literal[1, 3] = 3) -> dict[str, nn.Module]:
     """ddpm, diffae and regressor with random weights."""
     adm = AdmConfig(
         image_size=SIZE,
@@ -63,6 +65,7 @@ def tiny_networks() -> dict[str, nn.Module]:
         resblock_updown=True,
         learn_sigma=True,
         timestep_respacing="50",
+        in_channels=channels,
     )
     diffae = DiffAeConfig(
         image_size=SIZE,
@@ -75,11 +78,12 @@ def tiny_networks() -> dict[str, nn.Module]:
         enc_num_res_blocks=1,
         attention_resolutions=(8,),
         prediction="v",
+        in_channels=channels,
     )
     return {
         "ddpm": randomise(AdmUNet(adm), 1),
         "diffae": randomise(DiffAe(diffae), 2),
-        "regressor": randomise(ToyRegressor(), 3),
+        "regressor": randomise(ToyRegressor(channels), 3),
     }
 
 
@@ -88,10 +92,10 @@ def networks() -> dict[str, nn.Module]:
     return tiny_networks()
 
 
-def toy_samples(count: int) -> list[Sample]:
+def toy_samples(count: int, channels: int = 3) -> list[Sample]:
     """Images without a meaningful target."""
     images = [
-        torch.from_numpy(noise.numpy_normal(900 + i, (3, SIZE, SIZE))).float().mul(0.15).add(0.5).clamp(0, 1)
+        torch.from_numpy(noise.numpy_normal(900 + i, (channels, SIZE, SIZE))).float().mul(0.15).add(0.5).clamp(0, 1)
         for i in range(count)
     ]
     return [Sample(f"toy/{index}", image, 0.5) for index, image in enumerate(images)]
@@ -100,7 +104,7 @@ def toy_samples(count: int) -> list[Sample]:
 def reachable(method: Method, count: int) -> list[Sample]:
     """Samples whose targets lie at different distances from the prediction that the search starts with."""
     samples = []
-    for index, sample in enumerate(toy_samples(count)):
+    for index, sample in enumerate(toy_samples(count, method.image_shape[0])):
         state = method.encode(Batch((sample.id,), sample.image[None], torch.zeros(1)), lambda done, total: None)
         start = float(method.step(state).prediction)
         samples.append(sample._replace(target=start + 0.006 * (1 + index % 4) * (-1) ** index))
@@ -109,7 +113,7 @@ def reachable(method: Method, count: int) -> list[Sample]:
 
 @pytest.fixture
 def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
-    """A prepared eager method on the tiny networks; options override a short, strict search."""
+    """A prepared eager method on the tiny networks, or on those that replace them; options override a short search."""
 
     def make(
         name: str, slots: int, seed: int = 0, replace: dict[str, nn.Module] | None = None, **options: object
@@ -127,8 +131,9 @@ def make_method(networks: dict[str, nn.Module]) -> Callable[..., Method]:
         if name == "diffae-re-gn":  # the random decoder says little in its last steps
             defaults |= {"depth": 10, "inversion_steps": 10, "cap": 5.0}
         config: MethodConfig = cls.options(**(defaults | options))
-        method = cls(config, seed, CPU, SIZE)
-        method.prepare(networks | (replace or {}), EagerBackend(EagerConfig(), CPU), slots)
+        given = networks | (replace or {})
+        method = cls(config, seed, CPU, (given["ddpm"].config.in_channels, SIZE, SIZE))
+        method.prepare(given, EagerBackend(EagerConfig(), CPU), slots)
         return method
 
     return make

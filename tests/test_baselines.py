@@ -22,7 +22,7 @@ from methods.diffusion.schedule import Schedule
 from methods.dime import DimeConfig, DimeReConfig
 from methods.pgd import Pgd
 from methods.search import Outcome, Sample, SlotSearch
-from tests.conftest import CPU, SIZE, ToyDecision, randomise, reachable, toy_samples
+from tests.conftest import CPU, SHAPE, SIZE, ToyDecision, randomise, reachable, toy_samples
 from tests.tiny_cell import OPTIONS, run_cell, tiny_cell
 
 REGRESSION = ["pgd-re", "ace-re", "dime-re"]
@@ -232,7 +232,7 @@ def test_pgd_stays_in_its_ball_and_knows_its_size(make_method: Make, networks: d
         assert float(change.max()) == pytest.approx(3.5 / 255, abs=1e-6)
         assert float((free[sample.id].image - sample.image).abs().max()) > 10 / 255
     method = Pgd(Pgd.options(), 0, CPU)
-    with pytest.raises(ValueError, match="pgd needs image_size"):
+    with pytest.raises(ValueError, match="pgd needs image_shape"):
         method.prepare(networks, EagerBackend(EagerConfig(), CPU), 1)
 
 
@@ -421,7 +421,7 @@ def reference_decode(method: Method, x_T: Tensor, z: Tensor) -> Tensor:
 
 def test_operations_are_counted_without_a_denoiser_and_with_a_classifier(networks: dict[str, nn.Module]) -> None:
     cls = resolve(METHODS, "pgd", "method")
-    plain = method_flops(cls, cls.options(), networks, SIZE)
+    plain = method_flops(cls, cls.options(), networks, SHAPE)
     assert plain.networks.keys() == {"regressor"} and plain.denoiser == NetworkFlops(0, 0)
     costs = dict.fromkeys(("encode", "step", "refine"), Evaluations(0, 0))
     known = MethodFlops({"regressor": NetworkFlops(10, 11)}, costs)
@@ -445,7 +445,7 @@ def test_a_whole_cell(name: str, networks: dict[str, nn.Module], tmp_path: Path)
     assert (frame["forward"] == 0).all() == name.startswith("pgd")
     assert (frame["backward"] > 0).all() == name.startswith("ace")
     cls = resolve(METHODS, name, "method")
-    flops = method_flops(cls, cls.options(**OPTIONS[name]), networks, SIZE)
+    flops = method_flops(cls, cls.options(**OPTIONS[name]), networks, SHAPE)
     expected = flops.total(
         frame["forward"].to_list(), frame["backward"].to_list(), False, frame["iterations"].to_list()
     )

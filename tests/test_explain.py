@@ -165,7 +165,7 @@ def test_a_failed_sample_says_why(networks: dict[str, nn.Module], pixels: np.nda
         ({"backend_options": {"precision": "low"}}, "unknown option 'precision' of eager"),
         ({"generator": None}, "needs a network for 'ddpm'; give it with generator"),
         ({"generator": nn.Linear(2, 2)}, "the generator is of no use to it .*config"),
-        ({"generator": "square-ddpm"}, "images are 16 pixels wide; the network for 'ddpm' needs 64"),
+        ({"generator": "square-ddpm"}, "images are 16x16 RGB; the network for 'ddpm' needs 64x64 RGB"),
         ({"networks": {"clasifier": "x"}}, "did you mean 'classifier'"),
     ],
 )

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.datasets.base import Task
 from bench.datasets.folder import FolderConfig, FolderDataset
 from bench.errors import UsageError
 from bench.images import BadImage, centre_resize, file_name, read_image
 from methods import noise
+from tests.celebahq_weights import write_network
 from tests.mini_celebahq import picture
 
 SIZE = 16
@@ -47,9 +50,13 @@ def test_images_are_ordered_by_the_bytes_of_their_paths(tmp_path: Path) -> None:
     assert len({file_name(name) for name in task.ids}) == 5
 
 
-def test_only_64_pixels_get_the_square_networks() -> None:
+def test_only_64_pixels_get_shipped_networks_and_grey_ones_those_of_elpv() -> None:
     assert FolderDataset(FolderConfig()).weights["regressor"] == "square-regressor"
+    grey = FolderDataset(FolderConfig(channels=1)).weights
+    assert set(grey) == set(FolderDataset(FolderConfig()).weights) | {"type"}
+    assert all(file == f"elpv-{role}" for role, file in grey.items())
     assert FolderDataset(FolderConfig(size=256)).weights == {}
+    assert FolderDataset(FolderConfig(size=128, channels=1)).weights == {}
 
 
 def test_another_size_is_refused_or_resized_as_declared(tmp_path: Path) -> None:
@@ -80,6 +87,81 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path).images[0], np.rot90(pixels, -1))
 
 
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_grey_photograph_is_turned_and_mirrored_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = picture(5, SIZE).convert("L")
+    save(tmp_path / "phone.png", image, exif=exif)
+    assert np.array_equal(load(tmp_path, channels=1).images[0, ..., 0], np.asarray(image.transpose(TURNS[orientation])))
+
+
+def grey_picture(mode: str) -> Image.Image:
+    """A picture in one of Pillow's modes whose three channels are equal as RGB."""
+    grey = picture(3, SIZE).convert("L")
+    if mode == "CMYK":  # black ink only
+        none = Image.new("L", grey.size)
+        return Image.merge("CMYK", (none, none, none, ImageOps.invert(grey)))
+    return grey.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGB", "RGBA", "CMYK"])
+def test_what_shows_grey_is_taken_as_grey(tmp_path: Path, mode: str) -> None:
+    image = grey_picture(mode)
+    save(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), image)
+    pixels = load(tmp_path, channels=1).images
+    assert pixels.shape == (1, SIZE, SIZE, 1) and pixels.dtype == np.uint8
+    tolerance = 16 if mode == "CMYK" else 0  # JPEG is not exact
+    assert np.abs(pixels[0, ..., 0].astype(int) - np.asarray(image.convert("L"), dtype=int)).max() <= tolerance
+    assert np.ptp(pixels) > 50
+    assert np.array_equal(load(tmp_path).images, np.repeat(pixels, 3, axis=-1))
+
+
+def test_a_grey_jpeg_and_a_webp_are_taken_as_grey(tmp_path: Path) -> None:
+    image = picture(3, SIZE).convert("L")
+    save(tmp_path / "a.jpg", image, quality=95)
+    save(tmp_path / "b.webp", image.convert("RGB"), lossless=True)
+    first, second = load(tmp_path, channels=1).images
+    assert np.array_equal(second[..., 0], np.asarray(image))
+    assert np.abs(first.astype(int) - second).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "CMYK"])
+def test_colour_is_refused_where_grey_is_asked_for(tmp_path: Path, mode: str) -> None:
+    save(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), picture(3, SIZE).convert(mode))
+    assert "coloured, and a grey image is needed" in refused(tmp_path, channels=1)
+
+
+def test_one_coloured_pixel_is_colour(tmp_path: Path) -> None:
+    image = grey_picture("RGB")
+    red, green, blue = image.getpixel((5, 5))
+    image.putpixel((5, 5), (red, green, blue + 1))
+    save(tmp_path / "x.png", image)
+    assert "x.png: coloured" in refused(tmp_path, channels=1)
+
+
+def test_a_grey_photograph_is_shrunk_with_antialiasing_or_refused(tmp_path: Path) -> None:
+    image = picture(2, 64).convert("L").crop((0, 0, 64, 48))
+    save(tmp_path / "cell.png", image)
+    assert "cell.png: 64x48 pixels; 16x16 are needed; set folder.size" in refused(tmp_path, channels=1)
+    square = image.crop((8, 0, 56, 48))
+    shrunk = load(tmp_path, channels=1, resize="antialias").images[0, ..., 0]
+    assert np.array_equal(shrunk, np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+    save(tmp_path / "cell.png", image.crop((0, 0, 15, 40)))
+    assert "15x40 pixels are less than 16x16; nothing is enlarged" in refused(tmp_path, channels=1, resize="antialias")
+
+
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA"])
 def test_what_can_be_converted_is(tmp_path: Path, mode: str) -> None:
     save(tmp_path / ("x.jpg" if mode == "CMYK" else "x.png"), picture(3, SIZE).convert(mode))
@@ -103,6 +185,19 @@ def header(size: int, depth: int = 8) -> tuple[bytes, bytes]:
     return b"IHDR", struct.pack(">IIBBBBB", size, size, depth, 2, 0, 0, 0)
 
 
+def deep_png(colour: int, channels: int) -> bytes:
+    """A black PNG of 16 bits a channel: grey (0), RGB (2), grey with alpha (4) or RGB with alpha (6)."""
+    pixels = zlib.compress(bytes(SIZE * (1 + SIZE * channels * 2)))
+    first = b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, colour, 0, 0, 0)
+    return png([first, (b"IDAT", pixels), (b"IEND", b"")])
+
+
+def animated(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture(1, SIZE).save(buffer, kind, save_all=True, append_images=[picture(2, SIZE)])
+    return buffer.getvalue()
+
+
 def rgb_png(depth: int, extra: list[tuple[bytes, bytes]]) -> bytes:
     """A black RGB PNG of 8 or 16 bits a channel with chunks before the pixels."""
     pixels = zlib.compress(bytes(SIZE * (1 + SIZE * 3 * depth // 8)))
@@ -112,6 +207,8 @@ def rgb_png(depth: int, extra: list[tuple[bytes, bytes]]) -> bytes:
 def transparent(mode: str) -> bytes:
     image = picture(4, SIZE).convert("RGBA")
     image.putpixel((3, 3), (9, 9, 9, 0))
+    if mode == "LA":
+        image = image.convert("LA")
     buffer = io.BytesIO()
     if mode == "P":
         palette = picture(4, SIZE).convert("P")
@@ -136,6 +233,11 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
     "flipped bits": (WHOLE[:60] + bytes(20) + WHOLE[80:], "damaged or unreadable"),
     "16-bit grey": (encoded(GREY16, "PNG"), "more than 8 bits"),
     "16-bit colour": (rgb_png(16, []), "more than 8 bits"),
+    "16-bit grey with alpha": (deep_png(4, 2), "more than 8 bits"),
+    "16-bit colour with alpha": (deep_png(6, 4), "more than 8 bits"),
+    "transparent grey": (transparent("LA"), "transparent pixels"),
+    "animated WebP": (animated("WEBP"), "animated (2 pictures)"),
+    "animated PNG": (animated("PNG"), "animated (2 pictures)"),
     "transparent": (transparent("RGBA"), "transparent pixels"),
     "transparent palette": (transparent("P"), "transparent pixels"),
     "text bomb": (rgb_png(8, [(b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))]), "damaged or unreadable"),
@@ -145,12 +247,35 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", UNUSABLE)
-def test_unusable_images_are_named(tmp_path: Path, kind: str) -> None:
+def test_unusable_images_are_named(tmp_path: Path, kind: str, channels: int) -> None:
     data, text = UNUSABLE[kind]
     (tmp_path / "x.png").write_bytes(data)
-    sentence = refused(tmp_path)
+    sentence = refused(tmp_path, channels=channels)
     assert text in sentence and "x.png" in sentence
+
+
+def test_a_webp_of_one_picture_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "x.webp", lossless=True)
+    assert np.array_equal(load(tmp_path).images[0], np.asarray(picture(1, SIZE)))
+
+
+def test_a_coloured_photograph_for_grey_networks_ends_a_command_with_one_sentence(tmp_path: Path) -> None:
+    config = {"widths": [8], "in_channels": 1}
+    assignments = [f"folder.path={tmp_path / 'images'}", f"folder.size={SIZE}", "folder.channels=1"]
+    for seed, role in enumerate(("regressor", "oracle")):
+        file = write_network(tmp_path / f"{role}.safetensors", "regressor", config, seed)
+        assignments.append(f"weights.{role}={file}")
+    arguments = ["validate", "--dataset", "folder", "--method", "pgd-re"]
+    arguments += [word for text in assignments for word in ("-s", text)]
+    save(tmp_path / "images/a.png", picture(1, SIZE).convert("L"))
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0 and "1 images" in done.output, done.output
+    save(tmp_path / "images/b.png")
+    refusal = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refusal, UsageError) and refusal.exit_code == 2
+    assert str(refusal) == f"{tmp_path}/images/b.png: coloured, and a grey image is needed; convert it to grey first"
 
 
 def test_a_plain_image_of_the_same_making_is_read(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ class MeanColour:
 
 def subject(pictures: tuple, sources: tuple[str, ...], kept: list[bool], valid: list[bool]) -> Subject:
     pairs = [(a, b if keep else None) for a, b, keep in zip(*pictures, kept, strict=True)]
-    return Subject(pairs, sources, np.array(kept), np.array(valid), has_masks=False)
+    return Subject(pairs, sources, np.array(kept), np.array(valid), faces=True)
 
 
 def test_fid_of_every_mode_takes_its_own_images(pictures: tuple) -> None:

@@ -17,10 +17,10 @@ from bench.cell import Cell, Shared, fingerprint, resolve_cell
 from bench.cell_run import CellRun
 from bench.checkpoints import Loaded
 from bench.config import RunConfig, build_config
-from bench.datasets.base import Dataset, DatasetConfig, Task
+from bench.datasets.base import Dataset, DatasetConfig, References, Task
 from bench.errors import UsageError
 from bench.judge import Judge
-from bench.networks import RegressorConfig, SquareRegressor
+from bench.networks import RegressorConfig, SmallRegressor
 from bench.progress import Display
 from bench.record import CellRecord, Journal, read_cell, write_json
 from bench.sections import MetricsConfig
@@ -39,7 +39,7 @@ def faces(networks: dict[str, nn.Module], method: str = "ac-re", **metrics: Any)
 
 
 def other_oracle(cell: Cell) -> Cell:
-    network = randomise(SquareRegressor(RegressorConfig(widths=(8, 16))), 6)
+    network = randomise(SmallRegressor(RegressorConfig(widths=(8, 16))), 6)
     return dataclasses.replace(cell, weights=cell.weights | {"oracle": Loaded(network, Path("other"), "other")})
 
 
@@ -145,6 +145,26 @@ def test_labels_and_files_that_come_later_are_judged_with(networks: dict[str, nn
         labelled = dataclasses.replace(cell, task=dataclasses.replace(cell.task, attributes=labels))
         record, _, told = run(labelled, folder)
         assert "another labels" in told and same_search(first, record)
+
+
+def test_real_images_and_a_type_classifier_that_come_later_are_judged_with(
+    networks: dict[str, nn.Module], folder: Path
+) -> None:
+    first, cell = read_cell(folder), faces(networks)
+    assert "references" not in first.judged  # so that finished records of other data stay as they are
+    for value in (0.0, 1.0):
+        real = References(("real/0", "real/1"), cell.task.images[:2], np.full(2, value, np.float32))
+        cell.task = dataclasses.replace(cell.task, references=real)
+        record, _, told = run(cell, folder)
+        assert "another references" in " ".join(told.split()) and same_search(first, record)
+    network = randomise(SmallRegressor(RegressorConfig(widths=(8, 16))), 8)
+    cell.weights["type"] = Loaded(network, Path("type"), "type-hash")
+    record, frame, told = run(cell, folder)
+    assert "another weights.type" in " ".join(told.split()) and same_search(first, record)
+    assert record.summary["type/preserved"].n == 4 and "type_preserved" in frame
+    assert "already complete" in run(cell, folder)[2]
+    before = {key: estimate for key, estimate in record.summary.items() if key in first.summary}
+    assert before == first.summary
 
 
 def test_another_oracle_predicts_on_finished_cells_again(
@@ -279,7 +299,7 @@ class FollowingDataset(Dataset):
 def test_targets_that_follow_the_regressor_are_not_shared_with_another() -> None:
     shared, source, regressors = Shared(), FollowingDataset(DatasetConfig()), []
     for seed in (3, 4):
-        network = randomise(SquareRegressor(RegressorConfig(widths=(8, 16))), seed)
+        network = randomise(SmallRegressor(RegressorConfig(widths=(8, 16))), seed)
         regressors.append(Loaded(network, Path("toy"), str(seed)))
     task: Callable[[int], Task] = lambda index: shared.task(RunConfig(), source, regressors[index])  # noqa: E731
     assert task(0) is task(0)

@@ -60,7 +60,7 @@ def test_metrics_without_ground_truth_are_absent() -> None:
     m = measured(mask=None, oracle=None)
     absent = {name for name in SAMPLE_METRICS if resolve(SAMPLE_METRICS, name, "metric")(m) is None}
     given = {"square_mae", "background_mae", "oracle_target_mae", "oracle_regressor_mae"}
-    assert absent == given | {"noise_success", "noise_prediction"} | {"fs", "fva", "mnac", "lpips"}
+    assert absent == given | {"noise_success", "noise_prediction"} | {"fs", "fva", "mnac", "lpips", "type_preserved"}
 
 
 def test_success_under_fresh_noise_is_a_share_of_draws() -> None:

@@ -13,13 +13,13 @@ from bench.noise_check import NoiseCheck, build_noise_check
 from bench.sections import MetricsConfig
 from methods import noise
 from methods.diffusion import ddpm
-from tests.conftest import SIZE, toy_samples
+from tests.conftest import SHAPE, SIZE, toy_samples
 from tests.tiny_cell import run_cell, tiny_cell
 
 
 def check_of(networks: dict[str, nn.Module], seed: int = 0, **options: object) -> NoiseCheck:
     config = MetricsConfig(**({"filter_depth": 3} | options))
-    found, reason = build_noise_check(config, networks["ddpm"], networks["regressor"], seed, SIZE)
+    found, reason = build_noise_check(config, networks["ddpm"], networks["regressor"], seed, SHAPE)
     assert (found is None) == bool(reason)
     return found
 
@@ -63,12 +63,12 @@ def test_a_failed_sample_has_no_predictions(networks: dict[str, nn.Module]) -> N
 
 def test_where_it_cannot_be_done_it_says_why(networks: dict[str, nn.Module]) -> None:
     regressor = networks["regressor"]
-    for config, denoiser, size, words in (
-        (MetricsConfig(noise_draws=0), networks["ddpm"], SIZE, "metrics.noise_draws=0"),
-        (MetricsConfig(), None, SIZE, "no ddpm network"),
-        (MetricsConfig(), networks["ddpm"], 64, "16 pixels wide; these are 64"),
+    for config, denoiser, shape, words in (
+        (MetricsConfig(noise_draws=0), networks["ddpm"], SHAPE, "metrics.noise_draws=0"),
+        (MetricsConfig(), None, SHAPE, "no ddpm network"),
+        (MetricsConfig(), networks["ddpm"], (3, 64, 64), "for 16x16 RGB images; these are 64x64 RGB"),
     ):
-        found, reason = build_noise_check(config, denoiser, regressor, 0, size)
+        found, reason = build_noise_check(config, denoiser, regressor, 0, shape)
         assert found is None
         assert words in reason
     with pytest.raises(UsageError, match="metrics.filter_depth=51"):

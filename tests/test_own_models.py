@@ -249,7 +249,7 @@ def test_a_cell_takes_both(unet_folder: Path, tmp_path: Path) -> None:
     cell = resolve_cell(config, "square", "ac-re", "eager", CPU)
     assert cell.weights["ddpm"].path == tmp_path / "wide"
     json.dumps(cell.facts())
-    with pytest.raises(UsageError, match="images are 64 pixels wide; weights.ddpm needs 16"):
+    with pytest.raises(UsageError, match="images are 64x64 RGB; weights.ddpm needs 16x16 RGB"):
         resolve_cell(
             config.model_copy(update={"weights": weights | {"ddpm": str(unet_folder)}}), "square", "ac-re", "eager", CPU
         )
@@ -282,7 +282,7 @@ def test_bad_folders(unet_folder: Path, tmp_path: Path) -> None:
     ("unet", "scheduler", "words"),
     [
         ({"num_class_embeds": 4}, {}, "num_class_embeds 4 is not supported"),
-        ({"in_channels": 1}, {}, "in_channels 1 is not supported; 3 is needed"),
+        ({"in_channels": 4}, {}, "in_channels 4 is not supported; 1 or 3 is needed"),
         ({"sample_size": None}, {}, "sample_size None is not one number"),
         ({"out_channels": 6}, {}, "'fixed_small' does not fit 6 output channels"),
         ({}, {"prediction_type": "sample"}, "prediction_type 'sample' is not supported"),

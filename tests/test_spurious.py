@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,17 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attribute_meters import classifier_meter, probabilities, square_meter
-from bench.checkpoints import Loaded
+from bench.attribute_meters import classifier_meter, elpv_meter, meter_of, probabilities, square_meter, type_values
+from bench.checkpoints import Loaded, weights_path
 from bench.config import build_config, find_preset
 from bench.datasets import square
+from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.errors import RunError, UsageError
 from bench.ground_truth import true_counterfactuals
 from bench.images import file_name, to_float, write_png
 from bench.preparing.celebahq import ATTRIBUTES
 from bench.progress import Display
 from bench.record import CellRecord, SuiteRecord, write_json
-from bench.spurious import _chance, _parse, main, rank_cell
+from bench.spurious import Ranking, _chance, _parse, main, rank_cell
 from bench.suite import run_suite
 from methods import noise
 from metrics.association import CLEAR, MIN_IMAGES, PERMUTATIONS, Association, Changes, associations, flips, shifts
@@ -221,9 +223,20 @@ def square_sample(step: int = 45) -> square.Squares:
     return square.Squares(tuple(grid.ids[i] for i in index), grid.images[index], grid.latents[index])
 
 
-def write_run(folder: Path, data: square.Squares, after: np.ndarray, targets: np.ndarray, **columns: object) -> Path:
-    """A finished suite of one cell on Square images, as `bench run` leaves it."""
-    inputs, cell = folder / "inputs-square", folder / CELL
+class Images(Protocol):
+    """Photographs or squares with their names."""
+
+    ids: tuple[str, ...]
+    images: np.ndarray
+
+    def __len__(self) -> int: ...
+
+
+def write_run(
+    folder: Path, data: Images, after: np.ndarray, targets: np.ndarray, dataset: str = "square", **columns: object
+) -> Path:
+    """A finished suite of one cell on Square images or ELPV, as `bench run` leaves it."""
+    inputs, cell = folder / f"inputs-{dataset}", folder / CELL.replace("square", dataset)
     (cell / "images").mkdir(parents=True)
     inputs.mkdir()
     for name, original, changed in zip(data.ids, data.images, after, strict=True):
@@ -236,7 +249,7 @@ def write_run(folder: Path, data: square.Squares, after: np.ndarray, targets: np
     table["failure"] = None
     table.assign(**columns).to_parquet(cell / "samples.parquet", index=False)
     record = CellRecord(
-        id=CELL, dataset="square", method="diffae-re", backend="eager", seed=0, status="ok", fingerprint="f",
+        id=cell.name, dataset=dataset, method="diffae-re", backend="eager", seed=0, status="ok", fingerprint="f",
         facts={"weights": {"regressor": "r"}}, options={"diffae-re": {"tolerance": 0.05}}, samples=len(data),
         finished=len(data), started="now",
     )  # fmt: skip
@@ -275,7 +288,7 @@ def test_the_attribute_that_a_regressor_relies_on_comes_first(
     assert plain["attributes"][0]["association"]["value"] == pytest.approx(0.47, abs=0.05)
     assert shortcut["attributes"][0]["association"]["value"] == pytest.approx(0.38, abs=0.05)
     assert abs(plain["attributes"][1]["association"]["value"]) < 0.1
-    assert shortcut["own"] == "red" and shortcut["upward"] + shortcut["downward"] == shortcut["rows"] == 14
+    assert shortcut["own"] == ["red"] and shortcut["upward"] + shortcut["downward"] == shortcut["rows"] == 14
     printed = capsys.readouterr().out
     assert "red moves most" in printed and "background moves most" in printed and "which is asked for" in printed
     assert figure.read_bytes().startswith(b"\x89PNG")
@@ -386,12 +399,108 @@ def test_a_classifier_measures_records_of_any_data(networks: dict[str, nn.Module
     meter = classifier_meter(Loaded(ToyClassifier(), Path("toy.safetensors"), "0" * 64))
     (tmp_path / "inputs").rename(tmp_path / "inputs-toy")
     ranking = rank_cell(tmp_path, record, meter)
-    assert ranking.unit == "net flips" and ranking.own is None
+    assert ranking.unit == "net flips" and ranking.own == ()
     assert ranking.rows + sum(ranking.left_out.values()) == len(frame)
     by_name = {each.attribute: each for each in ranking.attributes}
     assert set(by_name) == set(ATTRIBUTES)
     assert by_name["Eyeglasses"].association.value == pytest.approx(-by_name["Young"].association.value)
     assert by_name["Bald"].association.value == 0
+
+
+# Solar cells
+
+
+class Photographs(NamedTuple):
+    """Real cells; a tuple's length is not their number."""
+
+    ids: tuple[str, ...]
+    images: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class ToyType(nn.Module):
+    """Calls a cell polycrystalline by its left upper pixel, which is dark where a corner is cut."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 4 * image[:, 0, 0, 0] - 0.5
+
+
+def solar_cells() -> Photographs:
+    """Twelve sound monocrystalline cells of three modules."""
+    rows = manifest()
+    rows = rows[(rows["split"] == "test") & (rows["type"] == "mono") & (rows["probability"] == 0)].iloc[::12][:12]
+    return Photographs(tuple(rows["file"]), read_pixels(data_folder(""), rows, 64))
+
+
+def broken_run(folder: Path) -> Path:
+    """Half of the cells lose current in a corner where 1 is asked for, half get a brighter corner where 0 is."""
+    data = solar_cells()
+    up = np.arange(len(data)) % 2 == 0
+    after = data.images.copy()
+    after[up, 14:28, 16:46] //= 4
+    after[~up, :3, :3] = 200
+    return write_run(folder, data, after, np.where(up, 1.0, 0.0), "elpv")
+
+
+def test_solar_cells_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, results = broken_run(tmp_path / "run"), tmp_path / "r.json"
+    assert main([str(folder), "--results", str(results), "--figure", str(tmp_path / "f.png")]) == 0
+    (ranking,) = json.loads(results.read_text())["rankings"]
+    first = ranking["attributes"][0]
+    assert first["attribute"] == "dark area" and first["q"] < 0.05
+    assert first["up"]["raised_rate"]["value"] == 1.0 and first["down"]["change_rate"]["value"] == 0.0
+    assert ranking["own"] == ["dark area", "oblique lines"] and ranking["unit"] == "share of range"
+    assert len(ranking["attributes"]) >= 12
+    printed = capsys.readouterr().out
+    assert "dark area (asked for)" in printed and "dark area moves most" in printed
+
+
+def test_the_type_of_solar_cells_is_one_more_attribute(tmp_path: Path) -> None:
+    folder = broken_run(tmp_path / "run")
+    suite = SuiteRecord.model_validate_json((folder / "suite.json").read_bytes())
+    meter = elpv_meter(Loaded(ToyType(), Path("toy.safetensors"), "0" * 64))
+    ranking = rank_cell(folder, suite.cells[0], meter)
+    told = {each.attribute: each for each in ranking.attributes}["polycrystalline"]
+    assert told.up.mean.value == 0 and told.down.mean.value > 0.5
+    assert told.association.value < 0
+    assert ranking.source == "measured from the pixels, polycrystalline by toy.safetensors (sha256 000000000000)"
+
+
+def test_the_runs_own_classifier_of_the_type_is_taken(tmp_path: Path) -> None:
+    suite = SuiteRecord.model_validate_json((broken_run(tmp_path / "run") / "suite.json").read_bytes())
+    measured = 12 + weights_path("elpv-type").is_file()
+    assert len(meter_of(suite, suite.cells[0], None).names) == measured
+    larger = suite.model_copy(update={"config": {"options": {"elpv": {"size": 128}}}})
+    assert "polycrystalline" not in meter_of(larger, suite.cells[0], None).names, "the shipped one is for 64x64"
+    given = suite.model_copy(update={"config": {"weights": {"type": "nowhere.safetensors"}}})
+    with pytest.raises(UsageError, match=r"nowhere\.safetensors"):
+        meter_of(given, suite.cells[0], None)
+
+
+def test_a_classifier_of_the_type_that_gives_no_number_is_refused() -> None:
+    images = np.zeros((40, 16, 16, 1), np.uint8)
+    assert (type_values(ToyType(), images) == 0).all(), "-0.5 is cut off"
+    for wrong in (nn.Flatten(), nn.Sequential(ToyType(), Endless())):
+        with pytest.raises(UsageError, match="one finite value"):
+            type_values(wrong, images)
+
+
+class Endless(nn.Module):
+    def forward(self, value: Tensor) -> Tensor:
+        return value / 0
+
+
+def test_what_is_asked_for_and_comes_later_is_told() -> None:
+    ranking = Ranking(
+        run="r", cell="c", dataset="elpv", method="m", backend="b", weights={}, rows=40, images=40, upward=20,
+        downward=20, left_out={}, source="s", baseline="input", unit="share", own=("none", "with"),
+        attributes=associations(*planted(40), generator()),
+    )  # fmt: skip
+    assert ranking.verdict().startswith("against moves most: -0.4")
+    told = ranking.verdict().split("; ")[1:]
+    assert [text.partition(",")[0] for text in told] == ["with", "none"] and "which is asked for, 0.19" in told[0]
 
 
 def test_a_classifier_with_other_outputs_is_refused() -> None:
@@ -437,7 +546,14 @@ def test_the_preset_of_faces_asks_for_both_directions_with_the_papers_settings()
     assert faces.model_copy(update={"targets": (), "reconstructions": False}) == paper
 
 
-@pytest.mark.parametrize("name", ["spurious", "spurious-square", "spurious-square-correlated"])
+def test_the_preset_of_solar_cells_searches_as_their_own_preset_does() -> None:
+    cells, own = build_config("spurious-elpv", [], {}), build_config("elpv", [], {})
+    assert cells.dataset == ("elpv",) and cells.limit == 64 and cells.reconstructions and not cells.targets
+    for method in cells.method:
+        assert cells.options.get(method) == own.options.get(method)
+
+
+@pytest.mark.parametrize("name", ["spurious", "spurious-elpv", "spurious-square", "spurious-square-correlated"])
 def test_presets_begin_with_commands_that_parse(name: str) -> None:
     text = find_preset(name).read_text().replace(" \\\n#", "")
     lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# python")]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench import inversion_study, variants
 from bench.errors import UsageError
 from bench.inversion_study import Networks, combinations, gauss_newton_step, measure, study, summarise
-from bench.networks import RegressorConfig, SquareRegressor
+from bench.networks import RegressorConfig, SmallRegressor
 from bench.record import read_suite
 from bench.registry import resolve
 from bench.variant_list import FAMILIES, VARIANTS, Variant, read_variants
@@ -119,7 +119,7 @@ def test_a_gauss_newton_step_solves_a_linear_problem() -> None:
 
 def test_figures_of_codes_and_decoders(networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     """A perfect decoder reconstructs without error; fewer combinations here, the shipped networks elsewhere."""
-    oracle = randomise(SquareRegressor(RegressorConfig(widths=(8, 16))), 5)
+    oracle = randomise(SmallRegressor(RegressorConfig(widths=(8, 16))), 5)
     judges = Networks(networks["diffae"], networks["regressor"], oracle)
     image, z_sem, x_T = codes(networks["diffae"])
     image = (image * 255).round() / 255

@@ -24,7 +24,7 @@ from bench.training.age import age_figures
 from bench.training.command import train_and_export
 from bench.training.data import SquareData, TrainingData, open_data
 from bench.training.figures import regressor_figures, square_effects
-from bench.training.loop import Initial, Trainer, TrainingError, flipped, learning_rate
+from bench.training.loop import Initial, Trainer, TrainingError, augmented, learning_rate
 from bench.training.recipes import RECIPES, Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
 from tests.celebahq_weights import write_network
@@ -128,13 +128,45 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert [learning_rate(flat, step) for step in (0, 100, 999)] == [pytest.approx(0.01), 1.0, 1.0]
 
 
-def test_images_are_mirrored_one_by_one() -> None:
-    images = torch.linspace(0, 1, 64 * 3 * 2 * 4).view(64, 3, 2, 4)
-    found = flipped(images, TrainingNoise(0, 0))
-    mirrored = (TrainingNoise(0, 0).uniform(64) < 0.5).tolist()
-    assert 20 < sum(mirrored) < 44
-    for before, after, turned in zip(images, found, mirrored, strict=True):
-        assert torch.equal(after, before.flip(2) if turned else before)
+def _numbered(count: int, channels: int) -> Tensor:
+    """Square images (count, channels, 6, 6), no two pixels of which are equal."""
+    return torch.arange(count * channels * 36.0).view(count, channels, 6, 6)
+
+
+_MOVES = {
+    "flip": {0: lambda image: image.flip(-1)},
+    "flop": {0: lambda image: image.flip(-2)},
+    "turn": {k: lambda image, k=k: torch.rot90(image, k, (1, 2)) for k in (1, 2, 3)},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("move", _MOVES)
+def test_images_are_moved_one_by_one(move: str, channels: int) -> None:
+    images = _numbered(400, channels)
+    found = augmented(images, short("square/regressor", **{move: True}), TrainingNoise(0, 0))
+    choices = 4 if move == "turn" else 2
+    drawn = (TrainingNoise(0, 0).uniform(400) * choices).long().tolist()
+    for choice in range(choices):
+        assert 400 / choices * 0.8 < drawn.count(choice) < 400 / choices * 1.2
+    for before, after, choice in zip(images, found, drawn, strict=True):
+        assert torch.equal(after, _MOVES[move].get(choice, torch.clone)(before))
+
+
+def test_mirrored_and_turned_images_are_all_eight_of_the_square_equally_often() -> None:
+    image = _numbered(1, 1)[0]
+    eight = [torch.rot90(side, k, (1, 2)) for side in (image, image.flip(-1)) for k in range(4)]
+    recipe = short("square/regressor", flip=True, turn=True)
+    found = augmented(image.expand(1600, -1, -1, -1), recipe, TrainingNoise(3, 0))
+    counts = [sum(torch.equal(after, one) for after in found) for one in eight]
+    assert sum(counts) == 1600
+    assert min(counts) > 150 and max(counts) < 250
+
+
+def test_a_recipe_without_moves_leaves_images_and_noise_alone() -> None:
+    images, noise = _numbered(8, 1), TrainingNoise(0, 0)
+    assert torch.equal(augmented(images, short("square/regressor"), noise), images)
+    assert torch.equal(noise.uniform(4), TrainingNoise(0, 0).uniform(4))
 
 
 @pytest.mark.parametrize("name", ["celebahq/regressor", "celebahq/oracle"])

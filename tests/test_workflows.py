@@ -294,7 +294,7 @@ def test_every_file_that_is_no_module_is_listed() -> None:
     for package in PROJECT["tool"]["setuptools"]["packages"]:
         folder = ROOT.joinpath(*package.split("."))
         listed = {path for pattern in data.get(package, []) for path in folder.glob(pattern)}
-        below = [path for path in folder.rglob("*") if path.suffix in (".toml", ".cpp", ".html", ".css", ".js")]
+        below = [path for path in folder.rglob("*") if path.suffix in (".toml", ".cpp", ".html", ".css", ".js", ".csv")]
         own = {path for path in below if _package_of(path) == package}
         assert own <= listed, f"{package}: {own - listed}"
 
@@ -309,6 +309,6 @@ def test_what_is_installed_is_pinned() -> None:
     pins = {line.partition("==")[0].lower().replace("_", "-"): line.partition("==")[2] for line in lines}
     assert len(pins) == len(lines) and all(pins.values())
     extras = PROJECT["project"]["optional-dependencies"]
-    for text in (*PROJECT["project"]["dependencies"], *extras["test"], *extras["onnx"]):
+    for text in (*PROJECT["project"]["dependencies"], *extras["test"], *extras["onnx"], *extras["elpv"]):
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins[wanted.name.lower()]), text

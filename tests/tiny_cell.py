@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from bench.checkpoints import Loaded
 from bench.config import RunConfig, component_options
 from bench.datasets.base import Task
 from bench.images import to_float, to_uint8
-from bench.networks import RegressorConfig, SquareRegressor
+from bench.networks import RegressorConfig, SmallRegressor
 from bench.paths import expand
 from bench.progress import Display
 from bench.record import CellRecord
@@ -48,21 +48,32 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def tiny_cell(
-    networks: dict[str, nn.Module], method: str, backend: str = "eager", slots: int = 4, count: int = 7, **options: Any
+    networks: dict[str, nn.Module],
+    method: str,
+    backend: str = "eager",
+    slots: int = 4,
+    count: int = 7,
+    channels: Literal[1, 3] = 3,
+    **options: Any,
 ) -> Cell:
-    """A cell of `count` toy images, at different distances from their targets; `options` are those of the run."""
+    """A cell of `count` toy images, at different distances from their targets; `options` are those of the run.
+
+    Args:
+        channels: of the images, which the networks have to fit.
+    """
     config = RunConfig(
         dataset=("toy",), method=(method,), backend=(backend,), batch_size=slots, options=OPTIONS, **options
     )
     settings = {
         name: component_options(config, kind, name) for kind, name in (("method", method), ("backend", backend))
     }
-    oracle = randomise(SquareRegressor(RegressorConfig(widths=(8, 16))), 5)
+    oracle = randomise(SmallRegressor(RegressorConfig(widths=(8, 16), in_channels=channels)), 5)
     roles = {"oracle": oracle, "regressor": networks["regressor"]}
     roles |= {role: networks[role] for role in resolve(METHODS, method, "method").roles(settings[method])}
-    ids = tuple(sample.id for sample in toy_samples(count))
-    images = np.stack([to_uint8(sample.image.numpy()) for sample in toy_samples(count)])
-    search = resolve(METHODS, method, "method")(settings[method], config.seed, CPU, SIZE)
+    samples = toy_samples(count, channels)
+    ids = tuple(sample.id for sample in samples)
+    images = np.stack([to_uint8(sample.image.numpy()) for sample in samples])
+    search = resolve(METHODS, method, "method")(settings[method], config.seed, CPU, (channels, SIZE, SIZE))
     search.prepare(roles, EagerBackend(EagerConfig(), CPU), count)
     state = search.encode(Batch(ids, torch.from_numpy(to_float(images)), torch.zeros(count)), lambda done, total: None)
     start = search.step(state).prediction.numpy()

@@ -18,12 +18,27 @@ class DatasetConfig(BaseModel):
 
 
 @dataclass(frozen=True)
+class References:
+    """Real images that no network was trained on, which counterfactuals for a value can be compared with.
+
+    Attributes:
+        ids: names, M of them; some may be among the images to explain.
+        images: uint8 (M, H, W, C).
+        values: true values, float32 (M,).
+    """
+
+    ids: tuple[str, ...]
+    images: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Task:
     """Images to explain.
 
     Attributes:
         ids: names of the rows; never positions. Noise depends on them, or on `sources` where there are any.
-        images: uint8 (N, H, W, 3).
+        images: uint8 (N, H, W, C), C being 3 for colour and 1 for grey.
         targets: reference values, float32 (N,).
         attribute: true values, float32 (N,), or None where unknown.
         masks: bool (N, H, W), True where the attribute lives, or None where unknown.
@@ -33,6 +48,7 @@ class Task:
         attributes: binary labels of the data set's training split, int8 in {-1, 1}: a row an image (index: its
             id), a column an attribute. They say which attributes go together in the data, as CD needs it; None
             where the data set has none. The images of the task are not among them.
+        references: real images with true values, None where the data set has none.
     """
 
     ids: tuple[str, ...]
@@ -44,6 +60,13 @@ class Task:
     digest: str
     sources: tuple[str, ...] | None = None
     attributes: pd.DataFrame | None = None
+    references: References | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image, as networks see it."""
+        height, width, channels = self.images.shape[1:]
+        return channels, height, width
 
 
 class Dataset(ABC):

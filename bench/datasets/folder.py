@@ -1,4 +1,4 @@
-"""A folder of the user's own images, explained with given weights, or with the Square networks at 64x64."""
+"""A folder of the user's own images, explained with given weights, or at 64x64 with the shipped ones."""
 
 import os
 import unicodedata
@@ -10,13 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from bench.datasets.base import Dataset, DatasetConfig, Task, spread
-from bench.datasets.square_task import digest
+from bench.datasets.elpv import ELPV_WEIGHTS
+from bench.datasets.square_task import SquareDataset, digest
 from bench.errors import UsageError
 from bench.images import SUFFIXES, BadImage, centre_resize, read_image
 from bench.preparing.tables import number, once, read_csv
 
 _OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".jp2", ".jfif", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".exr", ".npy")
-_SQUARE_SIZE = 64
+_SHIPPED_SIZE = 64
 _OTHER_SIZE = "; set folder.size to theirs, or let larger ones be shrunk with folder.resize=antialias"
 
 
@@ -27,6 +28,8 @@ class FolderConfig(DatasetConfig):
         path: the folder, searched recursively; symbolic links to folders are not followed.
         target: the reference value in [0, 1] for every image, where the labels have none.
         size: height and width of the images that the networks get.
+        channels: 3 for colour, as the Square networks take it; 1 for grey, as those of ELPV do. Then images whose
+            three channels are equal are taken, and coloured ones are refused.
         resize: what is done with images of another size: "refuse" them, or take the largest square around the
             centre and resize it with antialiasing ("antialias"); nothing is enlarged.
         labels: a CSV file with a column "file" (paths relative to the folder) and "label" (true value), "target"
@@ -35,7 +38,8 @@ class FolderConfig(DatasetConfig):
 
     path: str = ""
     target: float = Field(0.5, ge=0, le=1)
-    size: int = Field(_SQUARE_SIZE, ge=1)
+    size: int = Field(_SHIPPED_SIZE, ge=1)
+    channels: Literal[1, 3] = 3
     resize: Literal["refuse", "antialias"] = "refuse"
     labels: str = ""
 
@@ -44,7 +48,8 @@ class FolderDataset(Dataset):
     """Images in a folder; a sample's id is its path relative to the folder.
 
     Images are turned upright as their EXIF orientation says. Whatever would be lost unseen is refused by name:
-    transparency, more than 8 bits, formats that are not read, names that differ in case or Unicode form only.
+    transparency, more than 8 bits, all but one picture of an animation, colour where grey is asked for, formats that
+    are not read, names that differ in case or Unicode form only.
     """
 
     options = FolderConfig
@@ -52,8 +57,8 @@ class FolderDataset(Dataset):
 
     def __init__(self, config: FolderConfig) -> None:
         super().__init__(config)
-        if config.size == _SQUARE_SIZE:
-            self.weights = {role: f"square-{role}" for role in ("regressor", "oracle", "ddpm", "diffae")}
+        if config.size == _SHIPPED_SIZE:
+            self.weights = SquareDataset.weights if config.channels == 3 else ELPV_WEIGHTS
 
     def load(self, limit: int) -> Task:
         config = self.config
@@ -75,14 +80,14 @@ class FolderDataset(Dataset):
         return Task(ids, images, wanted, attribute, None, "1", digest(ids, images, wanted))
 
     def _image(self, path: Path) -> np.ndarray:
-        """uint8 (size, size, 3)."""
-        size = self.config.size
+        """uint8 (size, size, channels)."""
+        size, channels = self.config.size, self.config.channels
         try:
             if self.config.resize == "refuse":
-                return read_image(path, size)
-            return centre_resize(read_image(path), size)
+                return read_image(path, size, channels)
+            return centre_resize(read_image(path, channels=channels), size)
         except BadImage as error:
-            hint = _OTHER_SIZE if f"{size}x{size} are needed" in str(error) else ""
+            hint = _OTHER_SIZE if f"; {size}x{size} are needed" in str(error) else ""
             raise UsageError(f"{error}{hint}") from error
         except ValueError as error:
             raise UsageError(f"{path}: {error}; nothing is enlarged") from error

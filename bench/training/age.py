@@ -8,6 +8,7 @@ passes neither the switch for fine-tuning nor the one for the other seed; here t
 says, with another seed. Images are drawn with replacement instead of epoch by epoch, and random numbers are ours.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.training.data import YEARS, open_data
+from bench.training.recipe import Recipe, Start
 from methods.noise import TrainingNoise
 
 _BATCH = 64
@@ -45,3 +47,28 @@ def age_figures(network: nn.Module, folder: Path | None) -> dict[str, float]:
         pixels, age = data.batch(index)
         total += float((network(pixels.float() / 255) - age).abs().sum())
     return {"validation_mae_years": total / len(data) * YEARS}
+
+
+_AGE = Recipe(
+    name="celebahq/regressor",
+    kind="densenet-regressor",
+    config={},
+    loss=age_loss,
+    figures=age_figures,
+    steps=120_000,
+    seed=0,
+    data="imdb-wiki-clean/train",
+    trained=("head.",),
+    start=Start("steex-decision-densenet", adopt_trunk),
+    batch_size=32,
+    lr=1e-4,
+    warmup=0,
+    schedule="constant",
+    ema=None,
+    clip_norm=None,
+    weight_decay=0.01,  # torch's default, which the published code takes
+    flip=True,
+    half_precision=False,  # small variances of a trunk with 121 layers
+)
+
+RECIPES = (_AGE, replace(_AGE, name="celebahq/oracle", seed=1, trained=("",)))

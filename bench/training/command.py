@@ -15,7 +15,8 @@ from bench.suite import resolve_device
 from bench.tracking.detached import copy_training
 from bench.training.data import open_data
 from bench.training.loop import Initial, Trainer, TrainingError
-from bench.training.recipes import RECIPES, Recipe
+from bench.training.recipe import Recipe
+from bench.training.recipes import RECIPES
 
 
 def _progress() -> Progress:

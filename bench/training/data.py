@@ -1,5 +1,6 @@
 """What a recipe is trained on: images and their attribute, named, so that a card can say what a network has seen."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.datasets import square
+from bench.datasets import elpv_files, square
 from bench.errors import UsageError
 from bench.preparing.prepared import Prepared, open_prepared
 
@@ -43,7 +44,7 @@ class TrainingData(ABC):
             index: int64 (B,), on the CPU or the training device.
 
         Returns:
-            uint8 (B, 3, H, W) and float32 (B,) in [0, 1], on the training device.
+            uint8 (B, C, H, W) and float32 (B,) in [0, 1], on the training device.
 
         Raises:
             UsageError: an image that is gone or damaged; names the file.
@@ -100,12 +101,44 @@ class PreparedData(TrainingData):
         return pixels.to(self.device), self.attribute[index].to(self.device)
 
 
+class ElpvData(TrainingData):
+    """A split of ELPV at one size, kept on the training device as a whole (11 MB for all of it at 64x64).
+
+    Args:
+        name: "SPLIT", "SPLIT-SIZE" or "SPLIT-SIZE-type": the attribute is the defect probability, or 1 for a
+            polycrystalline and 0 for a monocrystalline cell.
+        folder: the data folder; None for the installed package's.
+
+    Raises:
+        UsageError: the package is not installed, or a file is not the manifest's.
+    """
+
+    def __init__(self, name: str, device: torch.device, folder: Path | None) -> None:
+        split, _, rest = name.partition("-")
+        size, _, attribute = rest.partition("-")
+        rows = elpv_files.manifest()
+        rows = rows[rows["split"] == split]
+        pixels = elpv_files.read_pixels(elpv_files.data_folder(str(folder or "")), rows, int(size or 64))
+        self.unit = "1 = polycrystalline" if attribute else "defect probability"
+        values = (rows["type"] == "poly") if attribute else rows["probability"]
+        self.name, self.digest = f"elpv/{name}", hashlib.sha256(pixels.tobytes()).hexdigest()
+        self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
+        self.attribute = torch.tensor(values.to_numpy(np.float32), device=device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        index = index.to(self.images.device)
+        return self.images[index], self.attribute[index]
+
+
 def open_data(name: str, device: torch.device, folder: Path | None) -> TrainingData:
     """The data that a recipe names.
 
     Args:
-        name: "square/SPLIT" or "imdb-wiki-clean/SPLIT".
-        folder: where prepared data lies; None for data that is generated.
+        name: "square/SPLIT", "elpv/SPLIT" (see `ElpvData`) or "imdb-wiki-clean/SPLIT".
+        folder: where the data lies; None for data that is generated or installed.
 
     Raises:
         UsageError: a folder that is missing or not wanted, or data that cannot be used.
@@ -115,6 +148,8 @@ def open_data(name: str, device: torch.device, folder: Path | None) -> TrainingD
         if folder is not None:
             raise UsageError(f"--data {folder}: the Square benchmark generates its own data; leave the option out")
         return SquareData(split, device)
+    if family == "elpv":
+        return ElpvData(split, device, folder)
     if folder is None:
         raise UsageError(
             f"{family} is needed; make it with `python -m bench prepare {family} --root DIR -o OUT` and give it with "

@@ -18,7 +18,7 @@ from bench.errors import RunError
 from bench.kinds import build_network
 from bench.state_files import TORCH_DAMAGE
 from bench.training.data import TrainingData
-from bench.training.recipes import Recipe
+from bench.training.recipe import Recipe
 from methods.noise import TrainingNoise, seeded_initialisation
 
 CHECKPOINT_SECONDS = 60.0
@@ -46,10 +46,22 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def flipped(images: Tensor, noise: TrainingNoise) -> Tensor:
-    """Images (B, C, H, W) of which each is mirrored left to right with probability 1/2; takes B uniform numbers."""
-    mirrored = noise.uniform(len(images)) < 0.5
-    return torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+def augmented(images: Tensor, recipe: Recipe, noise: TrainingNoise) -> Tensor:
+    """Images (B, C, H, H) mirrored and turned as the recipe says; takes B uniform numbers for each of the three."""
+    if recipe.flip:
+        images = torch.where(_drawn(images, noise) < 0.5, images.flip(-1), images)
+    if recipe.flop:
+        images = torch.where(_drawn(images, noise) < 0.5, images.flip(-2), images)
+    if recipe.turn:
+        turns, upright = (_drawn(images, noise) * 4).long(), images
+        for count in (1, 2, 3):
+            images = torch.where(turns == count, upright.rot90(count, (-2, -1)), images)
+    return images
+
+
+def _drawn(images: Tensor, noise: TrainingNoise) -> Tensor:
+    """A uniform number an image, (B, 1, 1, 1)."""
+    return noise.uniform(len(images)).to(images.device).view(-1, 1, 1, 1)
 
 
 class Trainer:
@@ -133,9 +145,7 @@ class Trainer:
     def _train_step(self) -> float:
         recipe, noise = self.recipe, TrainingNoise(self.recipe.seed, self.step, self.device)
         pixels, attribute = self.data.batch(noise.indices(recipe.batch_size, len(self.data)))
-        images = pixels.float() / 255
-        if recipe.flip:
-            images = flipped(images, noise)
+        images = augmented(pixels.float() / 255, recipe, noise)
         loss = recipe.loss(self.network, images, attribute, noise).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -218,6 +228,8 @@ class Trainer:
                 "clip_norm": self.recipe.clip_norm,
                 "ema": self.recipe.ema,
                 "flip": self.recipe.flip,
+                "flop": self.recipe.flop,
+                "turn": self.recipe.turn,
                 "seed": self.recipe.seed,
                 "seconds": round(self.seconds, 1),
                 "device": str(self.device),

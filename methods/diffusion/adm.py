@@ -5,6 +5,7 @@ checkpoint keys and option names are read here.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch.nn.functional as F
 from diffusers import UNet2DModel
@@ -22,8 +23,8 @@ class AdmConfig(BaseModel):
     """Options of `create_model_and_diffusion`, under their published names and with their defaults.
 
     Options that only concern training (dropout, use_kl, use_checkpoint, use_fp16) are accepted and unused.
-    `patch_size` is this project's: the UNet works on p x p patches folded into channels, which is the
-    efficient shape on a CPU; 1 is the published network.
+    Two are this project's. `patch_size`: the UNet works on p x p patches folded into channels, which is the
+    efficient shape on a CPU; 1 is the published network. `in_channels`: 3 (published) for colour, 1 for grey.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,7 @@ class AdmConfig(BaseModel):
     use_checkpoint: bool = False
     use_fp16: bool = False
     patch_size: int = 1
+    in_channels: Literal[1, 3] = 3
 
     @property
     def multipliers(self) -> list[float]:
@@ -81,9 +83,9 @@ class AdmConfig(BaseModel):
 
 
 class AdmUNet(nn.Module):
-    """net(x, t) -> (B, 6, H, W): predicted noise and learned-range variance (3 channels without learn_sigma).
+    """net(x, t) -> (B, 2 C, H, W): predicted noise and learned-range variance (C channels without learn_sigma).
 
-    x is float (B, 3, H, W) in [-1, 1] at timestep t, int64 or float (B,), in original timesteps.
+    C is `in_channels`, x is float (B, C, H, W) in [-1, 1] at timestep t, int64 or float (B,), in original timesteps.
     """
 
     def __init__(self, config: AdmConfig) -> None:
@@ -112,8 +114,8 @@ def _unet2d(config: AdmConfig) -> UNet2DModel:
     area = config.patch_size**2
     unet = UNet2DModel(
         sample_size=config.image_size // config.patch_size,
-        in_channels=3 * area,
-        out_channels=(6 if config.learn_sigma else 3) * area,
+        in_channels=config.in_channels * area,
+        out_channels=(2 if config.learn_sigma else 1) * config.in_channels * area,
         time_embedding_dim=4 * config.num_channels,
         down_block_types=tuple("AttnDownBlock2D" if i in config.attention_levels else plain_down for i in levels),
         up_block_types=tuple("AttnUpBlock2D" if i in config.attention_levels else plain_up for i in reversed(levels)),

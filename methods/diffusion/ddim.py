@@ -30,13 +30,13 @@ def ddim_invert(
 
     Args:
         network: net(x, t, z_sem) -> eps.
-        image: (B, 3, H, W) in [0, 1].
+        image: (B, C, H, W) in [0, 1].
         z_sem: (B, D).
         report: called with (done, total) after each step.
         until: (moves, signal level): stop after as many steps, the last of which ends at that level.
 
     Returns:
-        x_T, (B, 3, H, W), roughly standard normal; with `until`, the noised image at that level.
+        x_T, (B, C, H, W), roughly standard normal; with `until`, the noised image at that level.
     """
     x = image * 2 - 1
     moves, final_signal = until or (len(schedule), 0.0)
@@ -68,7 +68,7 @@ def fixed_point_invert(
         iterations: network calls a step.
 
     Returns:
-        x_T, (B, 3, H, W).
+        x_T, (B, C, H, W).
     """
     x, eps = image * 2 - 1, None
     for step in range(len(schedule)):
@@ -122,7 +122,7 @@ def ddim_decode(
 
 
 def decode_until(network: nn.Module, schedule: Schedule, x_T: Tensor, z_sem: Tensor, step: int) -> Tensor:
-    """What the decoder feeds to respaced step `step`: (B, 3, H, W) at that step's signal level."""
+    """What the decoder feeds to respaced step `step`: (B, C, H, W) at that step's signal level."""
     x = x_T
     for noisier in reversed(range(step + 1, len(schedule))):
         x = _ddim_move(network, schedule, x, z_sem, noisier, float(schedule.alphas_cumprod_prev[noisier]))

@@ -51,9 +51,9 @@ def p_mean_variance(network: nn.Module, schedule: Schedule, x: Tensor, step: int
     """One reverse step with x_0 clipped to [-1, 1].
 
     Args:
-        network: net(x, t) -> (B, 3, H, W) noise, or (B, 6, H, W) noise and variance in the learned range
+        network: net(x, t) -> (B, C, H, W) noise, or (B, 2 C, H, W) noise and variance in the learned range
             (improved DDPM equation 15).
-        x: (B, 3, H, W) at respaced step `step`.
+        x: (B, C, H, W) at respaced step `step`.
     """
     out = network(x, network_time(schedule, step, x.shape[0], x.device))
     channels = x.shape[1]
@@ -80,12 +80,12 @@ def filter_image(network: nn.Module, schedule: Schedule, image: Tensor, depth: i
     ACE (Jeanneret et al. 2023) equation 4; AC-RE keeps tau = 5 steps of a process respaced to 50.
 
     Args:
-        image: (B, 3, H, W) in [0, 1].
+        image: (B, C, H, W) in [0, 1].
         depth: tau, the number of reverse steps.
-        noise: (B, depth, 3, H, W); draw 0 is the forward jump, draws 1.. the reverse steps (none at the last).
+        noise: (B, depth, C, H, W); draw 0 is the forward jump, draws 1.. the reverse steps (none at the last).
 
     Returns:
-        (B, 3, H, W) in [0, 1] up to the posterior mean's rounding.
+        (B, C, H, W) in [0, 1] up to the posterior mean's rounding.
     """
     x = q_sample(schedule, to_network(image), depth - 1, noise[:, 0])
     for draw, step in enumerate(reversed(range(depth)), start=1):
@@ -125,15 +125,15 @@ def repaint(
     the filter F.
 
     Args:
-        image, pre_explanation: (B, 3, H, W) in [0, 1].
+        image, pre_explanation: (B, C, H, W) in [0, 1].
         keep: (B, 1, H, W), 0 or 1.
-        noise: (B, 2 * depth, 3, H, W); draw 0 the forward jump, draws 1..depth the noised originals,
+        noise: (B, 2 * depth, C, H, W); draw 0 the forward jump, draws 1..depth the noised originals,
             the rest the reverse steps.
         differentiated: reverse steps whose Jacobian is computed, all by default. The others pass the gradient on
             as if they left x_0 where it is, and are run without storing anything.
 
     Returns:
-        (B, 3, H, W), in [0, 1] up to the posterior mean's rounding.
+        (B, C, H, W), in [0, 1] up to the posterior mean's rounding.
     """
     original = to_network(image)
     x = q_sample(schedule, to_network(pre_explanation), depth - 1, noise[:, 0])
@@ -173,7 +173,7 @@ def refine(
         threshold, dilation: 0.15 and an odd kernel size.
 
     Returns:
-        The counterfactual, (B, 3, H, W) in [0, 1].
+        The counterfactual, (B, C, H, W) in [0, 1].
     """
     keep = keep_mask(image, pre_explanation, threshold, dilation)
     return repaint(network, schedule, image, pre_explanation, keep, depth, noise).clamp(0, 1)

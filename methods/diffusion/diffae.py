@@ -5,6 +5,7 @@ checkpoints, so their keys load without conversion.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ class DiffAeConfig(BaseModel):
     and Ho 2022), which keeps x_0 exact at high noise; the module returns eps either way. `z_unit` is the
     length of z_sem: codes are multiplied by it when they leave the encoder and divided by it when they
     come back, so it changes no image, only how far a search step of a given size goes (1 is published).
+    `in_channels` is 3 (published) for colour, 1 for grey images.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,7 @@ class DiffAeConfig(BaseModel):
     patch_size: int = 1
     prediction: str = "eps"
     z_unit: float = 1.0
+    in_channels: Literal[1, 3] = 3
 
     def schedule(self, steps: int) -> Schedule:
         """The DDIM process of `steps` steps with an integer stride."""
@@ -141,7 +144,7 @@ def _down_path(
     """Input blocks, the channels of their outputs by level, and the last width."""
     width = mult[0] * config.ch
     resolution = config.image_size // config.patch_size
-    blocks = nn.ModuleList([Stage(nn.Conv2d(3 * config.patch_size**2, width, 3, padding=1))])
+    blocks = nn.ModuleList([Stage(nn.Conv2d(config.in_channels * config.patch_size**2, width, 3, padding=1))])
     skips: list[list[int]] = [[] for _ in mult]
     skips[0].append(width)
     for level, factor in enumerate(mult):
@@ -168,7 +171,7 @@ def _middle(config: DiffAeConfig, width: int, embed: int | None, style: int | No
 
 
 class SemanticEncoder(nn.Module):
-    """x (B, 3, H, W) in [-1, 1] to z_sem (B, style)."""
+    """x (B, C, H, W) in [-1, 1] to z_sem (B, style)."""
 
     def __init__(self, config: DiffAeConfig) -> None:
         super().__init__()
@@ -197,7 +200,7 @@ class _TimeEmbedding(nn.Module):
 class DiffAe(nn.Module):
     """net(x, t, z_sem) -> eps, with `encode(image) -> z_sem`.
 
-    x: float (B, 3, H, W), the noised image in [-1, 1] units; t: int64 (B,), original timesteps;
+    x: float (B, C, H, W), the noised image in [-1, 1] units; t: int64 (B,), original timesteps;
     z_sem: (B, style). Returns eps of the shape of x.
     """
 
@@ -210,7 +213,7 @@ class DiffAe(nn.Module):
         self.input_blocks, skips, width = _down_path(config, config.mult, config.num_res_blocks, embed, style)
         self.middle_block = _middle(config, width, embed, style)
         self.output_blocks = self._up_path(skips, width)
-        head = nn.Conv2d(config.mult[0] * config.ch, 3 * config.patch_size**2, 3, padding=1)
+        head = nn.Conv2d(config.mult[0] * config.ch, config.in_channels * config.patch_size**2, 3, padding=1)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.out = nn.Sequential(_norm(config.mult[0] * config.ch), nn.SiLU(), head)
@@ -241,14 +244,14 @@ class DiffAe(nn.Module):
         return blocks
 
     def encode(self, x: Tensor) -> Tensor:
-        """z_sem (B, style) of x (B, 3, H, W) in [-1, 1]."""
+        """z_sem (B, style) of x (B, C, H, W) in [-1, 1]."""
         return self.encoder(self._folded(x)) * self.config.z_unit
 
     def _folded(self, x: Tensor) -> Tensor:
         return F.pixel_unshuffle(x, self.config.patch_size) if self.config.patch_size > 1 else x
 
     def predict(self, x: Tensor, t: Tensor, z_sem: Tensor) -> Tensor:
-        """What the UNet was trained for: eps or v, (B, 3, H, W)."""
+        """What the UNet was trained for: eps or v, (B, C, H, W)."""
         emb = self.time_embed(timestep_embedding(t, self.config.ch).to(x.dtype))
         condition = z_sem / self.config.z_unit
         h = self._folded(x)

@@ -64,8 +64,8 @@ def p_mean_variance(network: nn.Module, tables: Tables, x: Tensor, step: Tensor)
     """One reverse step with x_0 clipped to [-1, 1], each sample at its own step; see `ddpm.p_mean_variance`.
 
     Args:
-        network: net(x, t) -> (B, 3, H, W) noise, or (B, 6, H, W) noise and variance in the learned range.
-        x: (B, 3, H, W), row i at respaced step `step[i]`.
+        network: net(x, t) -> (B, C, H, W) noise, or (B, 2 C, H, W) noise and variance in the learned range.
+        x: (B, C, H, W), row i at respaced step `step[i]`.
         step: int64 (B,).
     """
     out = network(x, tables.time[step])

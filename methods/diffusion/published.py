@@ -190,7 +190,7 @@ def build(kind: str, state: Mapping[str, Tensor], config: Mapping[str, object]) 
     """A frozen network from published weights, on the device of `state`.
 
     Args:
-        kind: key of PUBLISHED: "adm" (net(x, t) -> (B, 6, H, W)) or "diffae" (net(x, t, z_sem) -> eps, and
+        kind: key of PUBLISHED: "adm" (net(x, t) -> (B, 2 C, H, W)) or "diffae" (net(x, t, z_sem) -> eps, and
             net.encode(x) -> z_sem), with x in [-1, 1] and t in original timesteps; the others take an image
             float (B, 3, H, W) in [0, 1]: "densenet-regressor" and "square-resnet18" -> (B,),
             "steex-decision-densenet" -> logits (B, 3), "steex-attribute-oracle" -> logits (B, 40),

@@ -93,13 +93,13 @@ def solver_decode(
     Args:
         network: net(x, t, z_sem) -> eps, whatever it was trained to predict.
         schedule_config: the network's config; its noise schedule is used.
-        x_T: (B, 3, H, W).
+        x_T: (B, C, H, W).
         z_sem: (B, D).
         solver: a key of `DECODERS`.
         steps: network calls.
 
     Returns:
-        The image, (B, 3, H, W), in [0, 1] but not clipped.
+        The image, (B, C, H, W), in [0, 1] but not clipped.
 
     Raises:
         ValueError: unknown solver, or more steps than the solver can make.
@@ -114,11 +114,11 @@ def solver_encode(
 
     Args:
         network, schedule_config, z_sem, steps: as in `solver_decode`.
-        image: (B, 3, H, W) in [0, 1].
+        image: (B, C, H, W) in [0, 1].
         solver: a key of `ENCODERS`.
 
     Returns:
-        x_T, (B, 3, H, W).
+        x_T, (B, C, H, W).
 
     Raises:
         ValueError: as in `solver_decode`.

@@ -1,5 +1,7 @@
 """Options of the published networks: their shapes are fixed."""
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -8,8 +10,10 @@ class PublishedConfig(BaseModel):
 
     Attributes:
         note: free text, kept in the card.
+        in_channels: all of them take colour images.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    in_channels: ClassVar[int] = 3
     note: str = ""

@@ -5,7 +5,8 @@ const FIGURES = {
   start: "r before", prediction: "r after, on the saved image", search_prediction: "r after, as the search saw it",
   prediction_error: "|r − target|", oracle_target_mae: "|oracle − target|", oracle_regressor_mae: "|oracle − r|",
   oracle: "oracle after", attribute: "true value of the input", reconstruction_prediction: "r of the reconstruction",
-  change_l1: "mean absolute change", square_mae: "error inside the square", background_mae: "error outside the square",
+  change_l1: "mean absolute change", changed_area: "changed area", type_preserved: "type preserved (1: yes)",
+  square_mae: "error inside the square", background_mae: "error outside the square",
   noise_success: "success under fresh noise", noise_prediction: "r under fresh noise",
   seconds: "seconds, its share", latency: "seconds from start to end",
 };

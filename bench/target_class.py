@@ -1,0 +1,141 @@
+"""Do counterfactuals look like real images of their target? A Frechet distance on the oracle's features, per target.
+
+`realism/oracle_feature_distance` compares with the originals, which are images of another class: a counterfactual that
+changes nothing has the best one. Here the real images are those whose true value is the reference value, and the same
+figure of the unchanged originals stands beside it: counterfactuals that moved towards their target have a smaller one.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench.datasets.base import References, Task
+from bench.evaluators import Figures, definition
+from bench.images import to_float
+from bench.realism import NO_FEATURES, Subject, paired_features
+from metrics.frechet import FrechetError, frechet_distance
+from metrics.intervals import Estimate
+
+DISTANCE, ORIGINALS = "realism/target_class_distance", "realism/target_class_distance_originals"
+SAME_VALUE = 1e-3
+"""True values within this of a reference value are that value."""
+
+Features = Callable[[np.ndarray], np.ndarray]
+"""Images float32 (N, C, H, W) in [0, 1] to (N, D)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Counterfactuals for one reference value, and the real images of that true value.
+
+    Attributes:
+        rows: places among the samples that have a counterfactual.
+        real: places in the references; no image that is explained for this value is among them.
+    """
+
+    target: float
+    rows: np.ndarray
+    real: np.ndarray
+
+    @property
+    def measurable(self) -> bool:
+        """A covariance needs two images on both sides."""
+        return len(self.rows) >= 2 and len(self.real) >= 2
+
+    def describe(self) -> str:
+        """For people: "0.333: 12 counterfactuals, 40 real images"."""
+        return f"{self.target:.3g}: {len(self.rows)} counterfactuals, {len(self.real)} real images"
+
+
+def reference_digest(references: References) -> str:
+    """sha256 of names, images and true values."""
+    digest = hashlib.sha256("\n".join(references.ids).encode())
+    digest.update(np.ascontiguousarray(references.images).tobytes())
+    digest.update(references.values.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def group_by_target(
+    targets: np.ndarray, kept: np.ndarray, sources: Sequence[str], references: References
+) -> list[Group]:
+    """The groups of every reference value, in rising order, those that cannot be measured too.
+
+    Args:
+        targets: reference values of all samples, (N,).
+        kept: samples with a counterfactual, bool (N,).
+        sources: name of every sample's original, N of them.
+    """
+    groups, kept_targets = [], targets[kept]
+    for target in np.unique(targets):
+        # Whether the search found one or not, so that all methods are compared with the same real images.
+        explained = {name for name, value in zip(sources, targets, strict=True) if value == target}
+        near = np.abs(references.values.astype(np.float64) - float(target)) < SAME_VALUE
+        free = np.array([name not in explained for name in references.ids], dtype=bool)
+        groups.append(Group(float(target), np.flatnonzero(kept_targets == target), np.flatnonzero(near & free)))
+    return groups
+
+
+def target_class_realism(subject: Subject, task: Task, features: Features | None, oracle_sha256: str) -> Figures:
+    """The mean distance over reference values, weighted by counterfactuals; nothing where the data has no references.
+
+    There is no interval: a resample has fewer distinct images, which biases a Frechet distance upwards, and each would
+    need a matrix root.
+
+    Args:
+        features: None where the oracle has none to give.
+        oracle_sha256: of the weights that make them.
+    """
+    if task.references is None:
+        return Figures()
+    if features is None:
+        return _empty(NO_FEATURES)
+    groups = group_by_target(task.targets, subject.kept, subject.sources, task.references)
+    usable = [group for group in groups if group.measurable]
+    told = "; ".join(group.describe() for group in groups)
+    if not usable:
+        return _empty(f"no reference value has two counterfactuals and two real images of it ({told})")
+    before, after = paired_features(features, subject.pairs)
+    references = task.references
+    real = {group.target: features(to_float(references.images[group.real])) for group in usable}
+    count = sum(len(group.rows) for group in usable)
+    found = Figures()
+    for key, images, what in ((DISTANCE, after, "counterfactuals"), (ORIGINALS, before, "unchanged originals")):
+        try:
+            value = _weighted(usable, real, images)
+        except FrechetError as error:
+            found.summary[key], found.notes[key] = Estimate(value=None, n=count), str(error)
+            continue
+        found.summary[key] = Estimate(value=value, n=count)
+        found.notes[key] = (
+            f"{what} against held-out real images of the target's true value ({told}); biased upwards for few images"
+        )
+        found.definitions[key] = _definition(usable, references, oracle_sha256, what)
+    return found
+
+
+def _weighted(groups: Sequence[Group], real: dict[float, np.ndarray], images: np.ndarray) -> float:
+    """Mean distance of the groups' images, (M, D), to their real ones, weighted by the former's number."""
+    distances = [frechet_distance(real[group.target], images[group.rows]) for group in groups]
+    return float(np.average(np.array(distances, dtype=np.float64), weights=[len(group.rows) for group in groups]))
+
+
+def _empty(reason: str) -> Figures:
+    keys = (DISTANCE, ORIGINALS)
+    return Figures({key: Estimate(value=None) for key in keys}, dict.fromkeys(keys, reason))
+
+
+def _definition(groups: Sequence[Group], references: References, oracle_sha256: str, what: str) -> dict[str, object]:
+    names = {f"{group.target:.6g}": [references.ids[place] for place in group.real] for group in groups}
+    return definition(
+        network="oracle",
+        weights=oracle_sha256,
+        torch=torch.__version__,
+        images=f"{what}, PNG",
+        references=reference_digest(references),
+        real=hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest(),
+        **{"clean-fid": importlib.metadata.version("clean-fid")},
+    )
