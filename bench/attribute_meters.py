@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import elpv_attributes, square_attributes
+from bench import square_attributes
 from bench.checkpoints import Loaded, load_network, weights_path
 from bench.datasets import square
 from bench.datasets.elpv import ElpvConfig, ElpvDataset
+from bench.elpv import attributes as cell_attributes
 from bench.errors import UsageError
 from bench.images import to_float
 from bench.preparing.celebahq import ATTRIBUTES
@@ -67,18 +68,18 @@ def elpv_meter(cell_type: Loaded | None) -> Meter:
         cell_type: image [0, 1] (B, 1, H, W) to the probability of a polycrystalline cell (B,), which is one more
             attribute; None where it is not at hand.
     """
-    named, source = dict(elpv_attributes.RANGES), "measured from the pixels"
+    named, source = dict(cell_attributes.RANGES), "measured from the pixels"
     if cell_type is not None:
         named[POLY] = 1.0
         source += f", {POLY} by {cell_type.path.name} (sha256 {cell_type.sha256[:12]})"
     ranges = np.array(list(named.values()))
 
     def measure(names: list[str], images: np.ndarray) -> np.ndarray:
-        values = elpv_attributes.measure(images)
+        values = cell_attributes.measure(images)
         return values if cell_type is None else np.column_stack([values, type_values(cell_type.network, images)])
 
     return Meter(
-        tuple(named), elpv_attributes.DEFECTS, source, measure, lambda before, after: shifts(before, after, ranges)
+        tuple(named), cell_attributes.DEFECTS, source, measure, lambda before, after: shifts(before, after, ranges)
     )
 
 

@@ -5,7 +5,7 @@
 Every attribute of every saved counterfactual is compared with that of its original, apart for targets above and below
 the prediction of the original, and attributes are ranked by how much they move with it: an attribute that moves when
 the prediction has to move is one that the regressor relies on. Square images and photographs of solar cells are
-measured (bench/square_attributes.py, bench/elpv_attributes.py); all others need an attribute classifier
+measured (bench/square_attributes.py, bench/elpv/attributes.py); all others need an attribute classifier
 (`weights.attributes` of the run, or --attributes).
 """
 

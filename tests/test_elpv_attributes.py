@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import elpv_attributes, elpv_confounders
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
-from bench.elpv_confounders import MODULE_SIZES, OUTER, confounders, groups, modules, summarise, told_by
+from bench.elpv import attributes
+from bench.elpv import confounders as study
+from bench.elpv.confounders import MODULE_SIZES, OUTER, confounders, groups, modules, summarise, told_by
 from methods import noise
 
-NAMES = tuple(elpv_attributes.RANGES)
-RANGES = np.array(list(elpv_attributes.RANGES.values()))
+NAMES = tuple(attributes.RANGES)
+RANGES = np.array(list(attributes.RANGES.values()))
 
 
 def photographs(*numbers: int, size: int = 64) -> np.ndarray:
@@ -75,7 +76,7 @@ def test_a_planted_change_moves_its_attribute_most(size: int) -> None:
     cell = drawn_cell(size)
     changed = planted(cell)
     assert tuple(changed) == NAMES
-    values = elpv_attributes.measure(as_images(cell, *changed.values()))
+    values = attributes.measure(as_images(cell, *changed.values()))
     moved = np.abs(values[1:] - values[0]) / RANGES
     for name, row in zip(changed, moved, strict=True):
         order = np.argsort(-row)
@@ -86,8 +87,8 @@ def test_a_planted_change_moves_its_attribute_most(size: int) -> None:
 
 def test_exposure_shows_in_the_brightness_alone() -> None:
     images = photographs(1, 2, 70, 1000, 1700, 2300)
-    values = elpv_attributes.measure(images)
-    darker = elpv_attributes.measure(np.rint(0.8 * images).astype(np.uint8))
+    values = attributes.measure(images)
+    darker = attributes.measure(np.rint(0.8 * images).astype(np.uint8))
     moved = np.abs(darker - values) / RANGES
     assert column(darker, "brightness") == pytest.approx(0.8 * column(values, "brightness"), abs=0.003)
     assert np.delete(moved, NAMES.index("brightness"), axis=1).max() < 0.15, "rounding to 255 levels"
@@ -95,10 +96,10 @@ def test_exposure_shows_in_the_brightness_alone() -> None:
 
 def test_mirrored_and_larger_photographs_measure_alike() -> None:
     numbers = (5, 70, 1330, 1640)
-    values = elpv_attributes.measure(photographs(*numbers))
+    values = attributes.measure(photographs(*numbers))
     for mirrored in (photographs(*numbers)[:, ::-1], photographs(*numbers)[:, :, ::-1]):
-        assert np.abs(elpv_attributes.measure(mirrored) - values).max(axis=0) / RANGES == pytest.approx(0, abs=1e-6)
-    larger = elpv_attributes.measure(photographs(*numbers, size=128))
+        assert np.abs(attributes.measure(mirrored) - values).max(axis=0) / RANGES == pytest.approx(0, abs=1e-6)
+    larger = attributes.measure(photographs(*numbers, size=128))
     assert (np.abs(larger - values).mean(axis=0) / RANGES).max() < 0.25
 
 
@@ -119,36 +120,49 @@ SEEN = {
 
 
 def test_photographs_with_and_without_what_is_measured() -> None:
-    values = elpv_attributes.measure(photographs(*[number for pair in SEEN.values() for number in pair]))
+    values = attributes.measure(photographs(*[number for pair in SEEN.values() for number in pair]))
     for index, name in enumerate(SEEN):
         shown, not_shown = column(values, name)[2 * index : 2 * index + 2]
-        assert shown - not_shown > 0.5 * elpv_attributes.RANGES[name], name
+        assert shown - not_shown > 0.5 * attributes.RANGES[name], name
 
 
 def test_pixels_that_count_are_those_that_were_painted() -> None:
     cell = drawn_cell()
     changed = planted(cell)
     (plain, dark, crack, finger) = as_images(cell, *[changed[name] for name in NAMES[:3]])
-    assert not elpv_attributes.dark_pixels(plain).any() and not elpv_attributes.line_pixels(plain).any()
+    assert not attributes.dark_pixels(plain).any() and not attributes.line_pixels(plain).any()
     painted = (dark != plain)[..., 0]
-    assert (elpv_attributes.dark_pixels(dark) == painted).all()
-    found = elpv_attributes.line_pixels(crack)
+    assert (attributes.dark_pixels(dark) == painted).all()
+    found = attributes.line_pixels(crack)
     assert not (found & ~(crack != plain)[..., 0]).any() and found.sum() > 20
-    assert not elpv_attributes.line_pixels(crack, upright=True).any()
-    upright = elpv_attributes.line_pixels(finger, upright=True)
+    assert not attributes.line_pixels(crack, upright=True).any()
+    upright = attributes.line_pixels(finger, upright=True)
     assert not (upright & ~(finger != plain)[..., 0]).any() and upright.sum() > 15
-    assert not elpv_attributes.line_pixels(finger).any()
+    assert not attributes.line_pixels(finger).any()
+
+
+def test_a_cut_corner_is_no_dark_rim() -> None:
+    cell = drawn_cell()
+    plain, cut = attributes.measure(as_images(cell, planted(cell)["corners"]))
+    assert plain[NAMES.index("rim")] == cut[NAMES.index("rim")]
+
+
+def test_images_that_no_cell_is_are_measured() -> None:
+    stripes = np.tile((np.arange(64) % 3 > 0)[:, None] * 0.8, (1, 64))
+    values = attributes.measure(as_images(stripes, stripes.T, 1 - stripes, np.ones((64, 64))))
+    assert np.isfinite(values).all()
+    assert column(values, "busbars")[0] == 0, "half of a cell is no busbar"
 
 
 def test_images_without_light_are_measured() -> None:
-    values = elpv_attributes.measure(np.zeros((1, 64, 64, 1), np.uint8))
-    assert np.isfinite(values).all() and elpv_attributes.measure(np.zeros((0, 64, 64, 1), np.uint8)).shape == (0, 12)
+    values = attributes.measure(np.zeros((1, 64, 64, 1), np.uint8))
+    assert np.isfinite(values).all() and attributes.measure(np.zeros((0, 64, 64, 1), np.uint8)).shape == (0, 12)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (1, 64, 128, 1), (1, 32, 32, 1), (64, 64, 1)])
 def test_other_images_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="is needed"):
-        elpv_attributes.measure(np.zeros(shape, np.uint8))
+        attributes.measure(np.zeros(shape, np.uint8))
 
 
 # What the labels go together with
@@ -218,13 +232,13 @@ def test_the_study_counts_the_training_split(tmp_path: Path) -> None:
 def test_the_command_makes_the_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two minutes: all photographs of the training split."""
     results = tmp_path / "made" / "r.json"
-    assert elpv_confounders.main(["--results", str(results)]) == 0
+    assert study.main(["--results", str(results)]) == 0
     found = json.loads(results.read_text())
     widths = {name: float(f"{high - low:.3g}") for name, (low, high) in found["ranges"].items()}
-    assert widths == elpv_attributes.RANGES
+    assert widths == attributes.RANGES
     assert "dark area" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert elpv_confounders.main(["--path", "nowhere"]) == 2
+    assert study.main(["--path", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bench.datasets.elpv_files import manifest
-from bench.elpv_neighbours import by_number, guessed_modules, left_out, patterns, ridge
+from bench.elpv.neighbours import by_number, guessed_modules, left_out, patterns, ridge
 from methods import noise
 
 

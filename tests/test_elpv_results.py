@@ -15,9 +15,9 @@ from PIL import Image
 from bench.checkpoints import load_network
 from bench.config import build_config
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
-from bench.elpv_changes import DEFECTS, brightness_changes, defects
-from bench.elpv_estimates import against_floor, figures, granular, groups, on_originals, real_images, rounded
-from bench.elpv_results import Results, lines_of, main, write_gallery
+from bench.elpv.changes import DEFECTS, brightness_changes, defects
+from bench.elpv.estimates import against_floor, figures, granular, groups, on_originals, real_images, rounded
+from bench.elpv.results import Results, lines_of, main, write_gallery
 from bench.errors import UsageError
 from bench.images import read_saved, to_float
 from metrics.measured import Measured
@@ -225,7 +225,7 @@ def test_a_record_becomes_results_and_a_gallery(
     out, picture = tmp_path / "deep" / "elpv.json", tmp_path / "deeper" / "elpv.png"
     assert main([str(record), "--results", str(out), "--gallery", str(picture), "--first", "2"]) == 0
     found = json.loads(out.read_text())
-    assert found["command"].startswith("python -m bench.elpv_results") and found["licence_of_the_images"]
+    assert found["command"].startswith("python -m bench.elpv.results") and found["licence_of_the_images"]
     assert list(found["methods"]) == list(METHODS)
     assert found["images"]["all"] == LIMIT == found["images"]["to 0"] + found["images"]["to 1"]
     assert min(found["images"].values()) > 0, "the tiny regressor predicts on both sides of 0.5"

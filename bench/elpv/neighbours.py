@@ -1,4 +1,4 @@
-"""What the split of ELPV does not keep apart: neighbouring cells. `python -m bench.elpv_neighbours` prints the figures.
+"""What the split of ELPV does not keep apart: neighbouring cells. `python -m bench.elpv.neighbours` prints the figures.
 
 The file numbers follow the modules: cells of one module stand together, row by row. The labels name no module, so
 `guessed_modules` cuts the sequence; the split by file name puts cells of one module on both sides.

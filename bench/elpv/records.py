@@ -10,7 +10,7 @@ import torch
 from bench.checkpoints import load_network, weights_path
 from bench.datasets.elpv import ElpvConfig, ElpvDataset
 from bench.datasets.elpv_files import manifest
-from bench.elpv_changes import CHANGES, DEFECTS, brightness_changes, defects
+from bench.elpv.changes import CHANGES, DEFECTS, brightness_changes, defects
 from bench.errors import UsageError
 from bench.images import BadImage, read_saved, to_float
 from bench.state_files import Loaded
@@ -95,7 +95,7 @@ def table_of(cell: Cell, unchanged: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of samples.parquet; "probability" and "type" of the published list; "oracle_before"; the columns
-        of `bench.elpv_changes.CHANGES`, NaN for a failed sample.
+        of `bench.elpv.changes.CHANGES`, NaN for a failed sample.
 
     Raises:
         UsageError: a saved image is gone or damaged.
@@ -151,7 +151,7 @@ def unchanged_table(cell: Cell, ids: Sequence[str], oracle: Loaded) -> pd.DataFr
 
     Returns:
         "oracle_before", o(x), one at a time, as saved images are judged; and the attributes of
-        `bench.elpv_changes.DEFECTS`.
+        `bench.elpv.changes.DEFECTS`.
 
     Raises:
         UsageError: a saved original is gone or damaged.

@@ -1,6 +1,6 @@
 """Results on ELPV, from finished records: figures by method, direction and cell type, against the floor, and a gallery.
 
-    python -m bench.elpv_results runs/NAME [runs/OTHER ...] [--results FILE.json] [--gallery FILE.png] [--first N]
+    python -m bench.elpv.results runs/NAME [runs/OTHER ...] [--results FILE.json] [--gallery FILE.png] [--first N]
 
 All methods are compared on the photographs that all runs explain. The floor is `pgd-re`, which changes pixels without
 any generative model (docs/baselines.md): a method whose counterfactuals mean something has the lower oracle error.
@@ -19,7 +19,7 @@ import pandas as pd
 
 from bench.cli_options import ending
 from bench.datasets.elpv_files import LICENCE
-from bench.elpv_estimates import (
+from bench.elpv.estimates import (
     Figures,
     against_floor,
     figures,
@@ -29,7 +29,7 @@ from bench.elpv_estimates import (
     real_images,
     rounded,
 )
-from bench.elpv_records import (
+from bench.elpv.records import (
     common_ids,
     data_options,
     elpv_cells,
@@ -38,7 +38,7 @@ from bench.elpv_records import (
     table_of,
     unchanged_table,
 )
-from bench.elpv_tables import method_tables, print_tables, value_table
+from bench.elpv.tables import method_tables, print_tables, value_table
 from bench.errors import UsageError
 from bench.images import write_bytes
 from reports.elpv_gallery import Line, Shown, gallery_png
@@ -224,7 +224,7 @@ def write_gallery(results: Results, path: Path, first: int, methods: Sequence[st
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.elpv_results", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.elpv.results", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished `bench run`")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of every figure")
     parser.add_argument("--gallery", type=Path, metavar="FILE", help="PNG of the first counterfactuals")
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.gallery:
         write_gallery(results, given.gallery, given.first, [name for name in given.methods.split(",") if name])
     if given.results:
-        command = shlex.join(["python", "-m", "bench.elpv_results", *(arguments or sys.argv[1:])])
+        command = shlex.join(["python", "-m", "bench.elpv.results", *(arguments or sys.argv[1:])])
         given.results.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(given.results, (json.dumps(results.content(command), indent=1) + "\n").encode())
     print_tables(results.printed(), given.markdown)

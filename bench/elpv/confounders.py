@@ -1,8 +1,8 @@
 """What the labels of ELPV go together with, before any counterfactual: the cell type, the module, the look of a cell.
 
-    python -m bench.elpv_confounders [--path DIR] [--results FILE.json]
+    python -m bench.elpv.confounders [--path DIR] [--results FILE.json]
 
-Everything is measured on the training split at 64x64 and made the ranges of bench/elpv_attributes.py. The labels do not
+Everything is measured on the training split at 64x64 and made the ranges of bench/elpv/attributes.py. The labels do not
 say which module a cell is from. Files are numbered module by module, though: where the brightness of the gaps between
 cells and the make of the busbars change, there are 44 blocks, as many as the data set's authors name modules.
 """
@@ -19,9 +19,9 @@ from pydantic import BaseModel
 from rich.table import Table
 from scipy import stats
 
-from bench import elpv_attributes
 from bench.cli_options import console, ending
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
+from bench.elpv import attributes
 from bench.images import write_bytes
 from bench.progress import Display
 from methods import noise
@@ -84,7 +84,7 @@ class Told(BaseModel):
 
 
 class Study(BaseModel):
-    """Everything that is found; `ranges` are of bench/elpv_attributes.py, lowest and highest of the quantiles OUTER."""
+    """Everything that is found; `ranges` are of bench/elpv/attributes.py, lowest and highest of the quantiles OUTER."""
 
     images: int
     ranges: dict[str, tuple[float, float]]
@@ -201,7 +201,7 @@ def study(folder: Path, display: Display) -> Study:
     images = read_pixels(folder, rows, SIZE)
     values = []
     for start in range(0, len(images), CHUNK):
-        values.append(elpv_attributes.measure(images[start : start + CHUNK]))
+        values.append(attributes.measure(images[start : start + CHUNK]))
         display.phase("measuring", min(start + CHUNK, len(images)))
     return summarise(np.concatenate(values), rows, every)
 
@@ -210,11 +210,11 @@ def summarise(values: np.ndarray, rows: pd.DataFrame, every: pd.DataFrame) -> St
     """The study of measured attributes.
 
     Args:
-        values: float64 (N, A), columns as in `elpv_attributes.RANGES`.
+        values: float64 (N, A), columns as in `attributes.RANGES`.
         rows: N of the manifest's training split.
         every: the whole manifest.
     """
-    names = tuple(elpv_attributes.RANGES)
+    names = tuple(attributes.RANGES)
     ends = np.quantile(values, OUTER, axis=0)
     poly = (rows["type"] == "poly").to_numpy(np.float64)
     number = pd.Series(modules(every["file"]), index=every.index)
@@ -257,7 +257,7 @@ def _signed(value: float | None) -> str:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.elpv_confounders", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.elpv.confounders", description=__doc__.splitlines()[0])
     parser.add_argument("--path", default="", help="folder with images/ (default: that of the package elpv-dataset)")
     parser.add_argument("--results", type=Path, help="JSON of every figure")
     return parser.parse_args(arguments)
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     with Display() as display:
         found = study(data_folder(given.path), display)
     if given.results:
-        command = shlex.join(["python", "-m", "bench.elpv_confounders", *(arguments or sys.argv[1:])])
+        command = shlex.join(["python", "-m", "bench.elpv.confounders", *(arguments or sys.argv[1:])])
         content = {"command": command, **found.model_dump(mode="json")}
         given.results.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())

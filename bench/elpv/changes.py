@@ -6,12 +6,12 @@ A crack or a dead area emits less light and is dark. So a counterfactual for 0 (
 
 import numpy as np
 
-from bench import elpv_attributes
+from bench.elpv import attributes
 from metrics.sparsity import CHANGED
 
 BRIGHTNESS = ("brightened_area", "darkened_area", "brightness_change")
-DEFECTS = {f"{name.replace(' ', '_')}_change": name for name in elpv_attributes.DEFECTS}
-"""Figure -> the attribute (bench/elpv_attributes.py) whose change it is."""
+DEFECTS = {f"{name.replace(' ', '_')}_change": name for name in attributes.DEFECTS}
+"""Figure -> the attribute (bench/elpv/attributes.py) whose change it is."""
 CHANGES = (*BRIGHTNESS, *DEFECTS)
 
 
@@ -37,5 +37,5 @@ def brightness_changes(original: np.ndarray, counterfactual: np.ndarray) -> dict
 
 def defects(image: np.ndarray) -> dict[str, float]:
     """What experts look at, as measured from the pixels of one photograph, uint8 (H, W, 1); by key of `DEFECTS`."""
-    values = dict(zip(elpv_attributes.RANGES, elpv_attributes.measure(image[None])[0], strict=True))
+    values = dict(zip(attributes.RANGES, attributes.measure(image[None])[0], strict=True))
     return {key: float(values[name]) for key, name in DEFECTS.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table as TerminalTable
 
 from bench.cli_options import console
-from bench.elpv_changes import DEFECTS
+from bench.elpv.changes import DEFECTS
 from metrics.intervals import Estimate
 from reports.table import Column, Table, format_entry, to_markdown
 from reports.tables import estimate_entry

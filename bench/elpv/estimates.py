@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.elpv_changes import DEFECTS
-from bench.elpv_records import ORACLE
+from bench.elpv.changes import DEFECTS
+from bench.elpv.records import ORACLE
 from bench.target_class import SAME_VALUE
 from methods import noise
 from metrics.intervals import LEVEL, Estimate, mean_estimate, rate_estimate, ratio_estimate
@@ -49,7 +49,7 @@ def figures(frame: pd.DataFrame, method: str, group: str) -> Figures:
     0 is an oracle that saw nothing, below 0 one that moved away.
 
     Args:
-        frame: of `bench.elpv_records.table_of`.
+        frame: of `bench.elpv.records.table_of`.
         method, group: of the samples, for the resamples.
     """
     generator = noise.numpy_generator("bootstrap", "elpv", method, group)
@@ -120,7 +120,7 @@ def against_floor(frame: pd.DataFrame, floor: pd.DataFrame, method: str, group: 
     which both are valid, so that neither gains by going only half the way.
 
     Args:
-        frame, floor: of `bench.elpv_records.table_of`, of the same photographs in the same order.
+        frame, floor: of `bench.elpv.records.table_of`, of the same photographs in the same order.
     """
     ours, theirs = frame["oracle_target_mae"], floor["oracle_target_mae"]
     both = ours.notna() & theirs.notna()

@@ -25,7 +25,7 @@ RANGES = {
     "busbar dashes": 0.0723,
 }
 """Attribute -> its range: from the 5th to the 95th percentile of the training split at 64x64, in its own unit. Made by
-`python -m bench.elpv_confounders`."""
+`python -m bench.elpv.confounders`."""
 
 DEFECTS = ("dark area", "oblique lines")
 """What a defect probability is to rest on: parts without current, and cracks."""
