@@ -27,7 +27,8 @@ class Cells(Protocol):
 
 
 @cache
-def _split(name: str, folder: Path | None) -> ElpvData:
+def split_data(name: str, folder: Path | None) -> ElpvData:
+    """A split on the CPU, read once; `name` and `folder` as `bench.training.data.ElpvData` takes them."""
     data = open_data(f"elpv/{name}", torch.device("cpu"), folder)
     assert isinstance(data, ElpvData)
     return data
@@ -69,9 +70,9 @@ def regressor_figures(network: nn.Module, folder: Path | None = None) -> dict[st
     16x16 mean brightnesses, its strength chosen on the validation split. `attack_2`, `attack_4`: mean change of the
     prediction that an attack of 2/255 or 4/255 makes on the first test images (`attacked`).
     """
-    test = _split(f"test-{SIZE}", folder)
+    test = split_data(f"test-{SIZE}", folder)
     true, poly = test.attribute.double().numpy(), _poly(folder)
-    train = _split(f"train-{SIZE}", folder).attribute.double().numpy()
+    train = split_data(f"train-{SIZE}", folder).attribute.double().numpy()
     own = {f"test_{key}": value for key, value in quality(predictions(network, test), true, poly).items()}
     linear = {f"linear_{key}": value for key, value in quality(linear_baseline(folder), true, poly).items()}
     constant = {"constant_mae": mean_absolute_error(np.full_like(true, np.median(train)), true)}
@@ -113,13 +114,13 @@ def _robustness(network: nn.Module, folder: Path | None) -> dict[str, float]:
 
 def _poly(folder: Path | None) -> np.ndarray:
     """Where a test image is of a polycrystalline cell, bool (N,)."""
-    return _split(f"test-{SIZE}-type", folder).attribute.numpy() > 0.5
+    return split_data(f"test-{SIZE}-type", folder).attribute.numpy() > 0.5
 
 
 @cache
 def linear_baseline(folder: Path | None = None) -> np.ndarray:
     """Predictions of the linear baseline on the test split, float64 (N,)."""
-    return linear_predictions(*(_split(f"{name}-{SIZE}", folder) for name in ("train", "valid", "test")))
+    return linear_predictions(*(split_data(f"{name}-{SIZE}", folder) for name in ("train", "valid", "test")))
 
 
 def linear_predictions(train: Cells, valid: Cells, test: Cells) -> np.ndarray:
@@ -148,7 +149,7 @@ def _brightness(data: Cells) -> np.ndarray:
 
 def type_figures(network: nn.Module, folder: Path | None = None) -> dict[str, float]:
     """`test_accuracy`: share of test images whose cell type is told; `majority_accuracy`: always the commoner type."""
-    test = _split(f"test-{SIZE}-type", folder)
+    test = split_data(f"test-{SIZE}-type", folder)
     poly = test.attribute.numpy() > 0.5
     told = predictions(network, test) > 0.5
     return {
@@ -159,7 +160,7 @@ def type_figures(network: nn.Module, folder: Path | None = None) -> dict[str, fl
 
 def _some_images(folder: Path | None) -> tuple[Tensor, list[str]]:
     """The first images of the test split, float (N, 1, 64, 64) in [0, 1], and names for their noise."""
-    images = _split(f"test-{SIZE}", folder).images[:COUNT].float() / 255
+    images = split_data(f"test-{SIZE}", folder).images[:COUNT].float() / 255
     return images, [f"elpv-test-{i}" for i in range(len(images))]
 
 
