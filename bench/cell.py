@@ -77,11 +77,18 @@ class Cell:
             "noise": noise.SCHEME,
             "torch": torch.__version__,
             "weights": {role: loaded.sha256 for role, loaded in self.weights.items() if role in searching},
-            "options": {name: options.model_dump(mode="json") for name, options in self.options.items()},
+            "options": {name: _recorded(options) for name, options in self.options.items()},
         }
         if self.config.targets:  # absent otherwise: a record of the dataset's own targets stays resumable
             facts |= {"targets": list(self.config.targets), "path": self.config.path}
         return facts
+
+
+def _recorded(options: BaseModel) -> dict[str, Any]:
+    """Options as plain JSON; those that came later are left out at their default, so that older records go on."""
+    later = getattr(options, "LATER", ())
+    dropped = {key for key in later if getattr(options, key) == type(options).model_fields[key].default}
+    return options.model_dump(mode="json", exclude=dropped)
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

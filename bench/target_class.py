@@ -34,7 +34,7 @@ class Group:
 
     Attributes:
         rows: places among the samples that have a counterfactual.
-        real: places in the references; no image that is explained for this value is among them.
+        real: places in the references; no image that is explained is among them.
     """
 
     target: float
@@ -70,11 +70,12 @@ def group_by_target(
         sources: name of every sample's original, N of them.
     """
     groups, kept_targets = [], targets[kept]
+    # Whatever its value, and whether the search found one or not: which images are explained for a value follows from
+    # the regressor, and leaving out those alone would keep the real images that it has an easy time with.
+    explained = set(sources)
+    free = np.array([name not in explained for name in references.ids], dtype=bool)
     for target in np.unique(targets):
-        # Whether the search found one or not, so that all methods are compared with the same real images.
-        explained = {name for name, value in zip(sources, targets, strict=True) if value == target}
         near = np.abs(references.values.astype(np.float64) - float(target)) < SAME_VALUE
-        free = np.array([name not in explained for name in references.ids], dtype=bool)
         groups.append(Group(float(target), np.flatnonzero(kept_targets == target), np.flatnonzero(near & free)))
     return groups
 

@@ -18,7 +18,7 @@ class Ranked(Protocol):
 
     title: str
     unit: str
-    own: str | None
+    own: tuple[str, ...]
     attributes: list[Association]
 
 
@@ -65,7 +65,7 @@ def _share_scale(axes: np.ndarray, units: list[str]) -> None:
 def _associations(axis: Axes, ranking: Ranked, shown: list[Association]) -> None:
     estimates = [each.association for each in shown]
     colours = [
-        COLOURS["unclear" if each.q is None or each.q >= CLEAR else "own" if each.attribute == ranking.own else "other"]
+        COLOURS["unclear" if each.q is None or each.q >= CLEAR else "own" if each.attribute in ranking.own else "other"]
         for each in shown
     ]
     places = np.arange(len(shown))

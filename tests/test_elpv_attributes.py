@@ -10,7 +10,8 @@ import pytest
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv import attributes
 from bench.elpv import confounders as study
-from bench.elpv.confounders import MODULE_SIZES, OUTER, confounders, groups, modules, summarise, told_by
+from bench.elpv.confounders import OUTER, confounders, groups, summarise, told_by
+from bench.elpv.modules import MODULE_SIZES, modules
 from methods import noise
 
 NAMES = tuple(attributes.RANGES)

@@ -3,22 +3,16 @@
 import numpy as np
 
 from bench.datasets.elpv_files import manifest
-from bench.elpv.neighbours import by_number, guessed_modules, left_out, patterns, ridge
+from bench.elpv.modules import modules
+from bench.elpv.neighbours import by_number, left_out, patterns, ridge
 from methods import noise
 
 
 def test_the_list_of_files_is_cut_into_as_many_modules_as_were_photographed() -> None:
-    types = manifest()["type"].to_numpy()
-    modules = guessed_modules(types)
-    assert len(np.unique(modules)) == 44 and (np.diff(modules) >= 0).all()
-    sizes = np.bincount(modules)
-    assert sizes.min() >= 48 and sizes.max() <= 72
-    assert all(len(set(types[modules == module])) == 1 for module in range(44))
-
-
-def test_short_runs_of_a_type_are_modules_of_their_own() -> None:
-    types = np.array(["mono"] * 120 + ["poly"] * 10 + ["mono"] * 60)
-    assert np.bincount(guessed_modules(types)).tolist() == [60, 60, 10, 60]
+    rows = manifest()
+    found = modules(rows["file"])
+    assert len(np.unique(found)) == 44 and (np.diff(found) >= 0).all()
+    assert all(rows["type"][found == module].nunique() == 1 for module in range(44))
 
 
 def test_a_guess_by_number_is_the_mean_of_the_nearest() -> None:

@@ -177,7 +177,7 @@ def test_cards_of_the_shipped_nets_tell_the_truth(name: str, valid: ElpvData) ->
     card = json.loads((SHIPPED / f"elpv-{name}.json").read_text())
     recipe, training = RECIPES[card["recipe"]], card["training"]
     assert card["config"] == json.loads(json.dumps(dict(recipe.config)))
-    for key in ("steps", "seed", "batch_size", "flip", "flop", "turn", "weight_decay"):
+    for key in ("steps", "seed", "batch_size", "flip", "vertical_flip", "quarter_turns", "weight_decay"):
         assert training[key] == getattr(recipe, key), key
     assert training["loss"] == recipe.loss.__name__
     assert card["data"]["split"] == recipe.data

@@ -135,8 +135,8 @@ def _numbered(count: int, channels: int) -> Tensor:
 
 _MOVES = {
     "flip": {0: lambda image: image.flip(-1)},
-    "flop": {0: lambda image: image.flip(-2)},
-    "turn": {k: lambda image, k=k: torch.rot90(image, k, (1, 2)) for k in (1, 2, 3)},
+    "vertical_flip": {0: lambda image: image.flip(-2)},
+    "quarter_turns": {k: lambda image, k=k: torch.rot90(image, k, (1, 2)) for k in (1, 2, 3)},
 }
 
 
@@ -145,7 +145,7 @@ _MOVES = {
 def test_images_are_moved_one_by_one(move: str, channels: int) -> None:
     images = _numbered(400, channels)
     found = augmented(images, short("square/regressor", **{move: True}), TrainingNoise(0, 0))
-    choices = 4 if move == "turn" else 2
+    choices = 4 if move == "quarter_turns" else 2
     drawn = (TrainingNoise(0, 0).uniform(400) * choices).long().tolist()
     for choice in range(choices):
         assert 400 / choices * 0.8 < drawn.count(choice) < 400 / choices * 1.2
@@ -156,7 +156,7 @@ def test_images_are_moved_one_by_one(move: str, channels: int) -> None:
 def test_mirrored_and_turned_images_are_all_eight_of_the_square_equally_often() -> None:
     image = _numbered(1, 1)[0]
     eight = [torch.rot90(side, k, (1, 2)) for side in (image, image.flip(-1)) for k in range(4)]
-    recipe = short("square/regressor", flip=True, turn=True)
+    recipe = short("square/regressor", flip=True, quarter_turns=True)
     found = augmented(image.expand(1600, -1, -1, -1), recipe, TrainingNoise(3, 0))
     counts = [sum(torch.equal(after, one) for after in found) for one in eight]
     assert sum(counts) == 1600

@@ -21,15 +21,18 @@ ELPV_WEIGHTS = {role: f"elpv-{role}" for role in ("regressor", "oracle", "ddpm",
 
 
 @cache
-def held_out(folder: Path, size: int) -> References:
+def held_out(folder: Path, size: int, cell_type: str = "all") -> References:
     """The images of the validation and test splits with their probabilities; read once a process.
 
     Args:
         folder: from `data_folder`.
         size: height and width.
+        cell_type: "all", "mono" or "poly".
     """
     rows = manifest()
     rows = rows[rows["split"].isin(("valid", "test"))]
+    if cell_type != "all":
+        rows = rows[rows["type"] == cell_type]
     images = read_pixels(folder, rows, size)
     return References(tuple(rows["file"]), images, rows["probability"].to_numpy(np.float32))
 
@@ -84,7 +87,7 @@ class ElpvDataset(Dataset):
         rows = rows.iloc[spread(rows["file"].tolist(), limit)]
         ids = tuple(rows["file"])
         folder = data_folder(config.path)
-        references = held_out(folder, config.size)
+        references = held_out(folder, config.size, config.type)
         images = _images(folder, rows, references)
         targets = np.full(len(ids), self._target(), dtype=np.float32)
         attribute = rows["probability"].to_numpy(np.float32)

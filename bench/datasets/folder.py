@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -35,6 +35,9 @@ class FolderConfig(DatasetConfig):
         labels: a CSV file with a column "file" (paths relative to the folder) and "label" (true value), "target"
             (reference value) or both, in [0, 1]; every image has a line, every line an image.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("channels",)
+    """Options that older records do not have."""
 
     path: str = ""
     target: float = Field(0.5, ge=0, le=1)

@@ -22,6 +22,7 @@ from scipy import stats
 from bench.cli_options import console, ending
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv import attributes
+from bench.elpv.modules import MODULE_SIZES, modules
 from bench.images import write_bytes
 from bench.progress import Display
 from methods import noise
@@ -29,8 +30,6 @@ from metrics.intervals import LEVEL, RESAMPLES, Estimate, rate_estimate
 from metrics.regression import auc, mean_absolute_error
 from reports.tables import format_estimate
 
-MODULE_SIZES = (60,) * 20 + (54,) + (60,) * 8 + (50,) + (60,) * 6 + (72,) + (60,) * 3 + (48,) + (60,) * 3
-"""Cells of every module, in the order of the file numbers."""
 SIZE = 64
 OUTER = (0.05, 0.95)
 """Quantiles between which an attribute's range lies."""
@@ -92,16 +91,6 @@ class Study(BaseModel):
     modules: list[Group]
     told: list[Told]
     attributes: list[Confounder]
-
-
-def modules(files: pd.Series) -> np.ndarray:
-    """The module of every cell as the file numbers suggest it: int64 (N,), from 0 on.
-
-    Args:
-        files: names of the manifest ("images/cell0001.png").
-    """
-    numbers = files.str.extract(r"cell(\d{4})\.png$")[0].astype(int).to_numpy()
-    return np.repeat(np.arange(len(MODULE_SIZES)), MODULE_SIZES)[numbers - 1]
 
 
 def groups(rows: pd.DataFrame, by: pd.Series) -> list[Group]:

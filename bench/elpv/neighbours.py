@@ -1,7 +1,7 @@
 """What the split of ELPV does not keep apart: neighbouring cells. `python -m bench.elpv.neighbours` prints the figures.
 
 The file numbers follow the modules: cells of one module stand together, row by row. The labels name no module, so
-`guessed_modules` cuts the sequence; the split by file name puts cells of one module on both sides.
+bench/elpv/modules.py infers it; the split by file name puts cells of one module on both sides.
 """
 
 import sys
@@ -12,11 +12,10 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter
 
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
+from bench.elpv.modules import modules as modules_of
 from bench.errors import UsageError
 from metrics.regression import auc, mean_absolute_error, spearman
 
-MODULE = 60
-"""Cells of a usual module."""
 FOLDS = 4
 SIMILAR = 0.9
 """Correlation of two patterns from which they look like one cell photographed twice."""
@@ -27,21 +26,6 @@ _BLUR = 4.0
 _AROUND = 15
 """Cells before and after whose mean is what a module's cells have in common, such as busbars."""
 _RIDGE = 30.0
-
-
-def guessed_modules(types: np.ndarray) -> np.ndarray:
-    """A number for every cell in file order, int (N,): runs of one type cut into equal parts of about 60 cells.
-
-    Args:
-        types: "mono" or "poly", (N,), in the order of the file numbers.
-    """
-    starts = np.flatnonzero(np.r_[True, types[1:] != types[:-1]])
-    modules, found = np.empty(len(types), dtype=int), 0
-    for start, stop in zip(starts, [*starts[1:], len(types)], strict=True):
-        parts = max(1, round((stop - start) / MODULE))
-        modules[start:stop] = found + np.arange(stop - start) * parts // (stop - start)
-        found += parts
-    return modules
 
 
 def by_number(known: np.ndarray, values: np.ndarray, asked: np.ndarray, count: int) -> np.ndarray:
@@ -94,7 +78,7 @@ def _figures(predicted: np.ndarray, values: np.ndarray) -> str:
 
 
 def _similar(rows: pd.DataFrame, images: np.ndarray) -> Iterator[str]:
-    """Test cells that a training cell looks like, as they are (flips and turns find no more)."""
+    """Test cells that a training cell looks like, as they are: not mirrored or turned."""
     own, bright = patterns(images), images.mean(axis=(1, 2)) >= _DARK
     tested = np.flatnonzero((rows["split"] == "test") & bright)
     known = np.flatnonzero(rows["split"] == "train")
@@ -117,9 +101,9 @@ def report() -> Iterator[str]:
     rows = manifest()
     images = read_pixels(data_folder(""), rows, 64)[..., 0]
     values, split = rows["probability"].to_numpy(), rows["split"].to_numpy()
-    numbers, modules = np.arange(len(rows)), guessed_modules(rows["type"].to_numpy())
+    numbers, modules = np.arange(len(rows)), modules_of(rows["file"])
     train, valid, test = (np.flatnonzero(split == name) for name in ("train", "valid", "test"))
-    yield f"{len(rows)} cells, {len(np.unique(modules))} guessed modules"
+    yield f"{len(rows)} cells, {len(np.unique(modules))} inferred modules"
     count = min(
         (1, 2, 4, 8), key=lambda k: mean_absolute_error(by_number(train, values[train], valid, k), values[valid])
     )

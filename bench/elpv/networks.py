@@ -73,13 +73,14 @@ def guesses() -> tuple[dict[str, np.ndarray], np.ndarray]:
         UsageError: the package elpv-dataset is not installed, or shipped weights are missing.
     """
     train, valid, test = (split_data(f"{name}-{SIZE}", None) for name in ("train", "valid", "test"))
-    true = test.attribute.double().numpy()
+    rows = manifest()
+    splits, values = rows["split"].to_numpy(), rows["probability"].to_numpy()
+    true = values[splits == "test"]
     found = {name: _predicted(name, test) for name in ("regressor", "oracle")}
     found["ridge regression on 16x16 brightnesses"] = linear_predictions(train, valid, test)
-    splits = manifest()["split"].to_numpy()
     known, asked = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "test")
-    found["nearest file numbers, no pixel seen"] = by_number(known, train.attribute.double().numpy(), asked, NEIGHBOURS)
-    found["constant (training median)"] = np.full_like(true, np.median(train.attribute.numpy()))
+    found["nearest file numbers, no pixel seen"] = by_number(known, values[known], asked, NEIGHBOURS)
+    found["constant (training median)"] = np.full_like(true, np.median(values[known]))
     return found, true
 
 

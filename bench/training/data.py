@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from bench.preparing.prepared import Prepared, open_prepared
 YEARS = 100.0
 """What 1.0 of an age attribute means."""
 _READERS = 8
+_ELPV_NAME = re.compile(r"(train|valid|test)(?:-(64|128)(?:-(type))?)?")
 
 
 class TrainingData(ABC):
@@ -110,12 +112,14 @@ class ElpvData(TrainingData):
         folder: the data folder; None for the installed package's.
 
     Raises:
-        UsageError: the package is not installed, or a file is not the manifest's.
+        UsageError: no such split, the package is not installed, or a file is not the manifest's.
     """
 
     def __init__(self, name: str, device: torch.device, folder: Path | None) -> None:
-        split, _, rest = name.partition("-")
-        size, _, attribute = rest.partition("-")
+        found = _ELPV_NAME.fullmatch(name)
+        if found is None:
+            raise UsageError(f"elpv/{name}: not a split of ELPV; SPLIT, SPLIT-SIZE or SPLIT-SIZE-type is needed")
+        split, size, attribute = found.groups()
         rows = elpv_files.manifest()
         rows = rows[rows["split"] == split]
         pixels = elpv_files.read_pixels(elpv_files.data_folder(str(folder or "")), rows, int(size or 64))

@@ -78,7 +78,7 @@ _REGRESSOR = Recipe(
     batch_size=32,
     lr=1e-3,
     flip=True,
-    flop=True,
+    vertical_flip=True,
     weight_decay=0.01,
 )
 # Another loss, seed and shape: one stage more, so that its last features see the whole cell.
@@ -111,7 +111,7 @@ RECIPES = (
         seed=0,
         data="elpv/train-64",
         flip=True,
-        flop=True,
+        vertical_flip=True,
     ),
     Recipe(
         "elpv/diffae",
@@ -123,7 +123,7 @@ RECIPES = (
         seed=0,
         data="elpv/train-64",
         flip=True,
-        flop=True,
+        vertical_flip=True,
     ),
     _REGRESSOR,
     _ORACLE,

@@ -50,9 +50,9 @@ def augmented(images: Tensor, recipe: Recipe, noise: TrainingNoise) -> Tensor:
     """Images (B, C, H, H) mirrored and turned as the recipe says; takes B uniform numbers for each of the three."""
     if recipe.flip:
         images = torch.where(_drawn(images, noise) < 0.5, images.flip(-1), images)
-    if recipe.flop:
+    if recipe.vertical_flip:
         images = torch.where(_drawn(images, noise) < 0.5, images.flip(-2), images)
-    if recipe.turn:
+    if recipe.quarter_turns:
         turns, upright = (_drawn(images, noise) * 4).long(), images
         for count in (1, 2, 3):
             images = torch.where(turns == count, upright.rot90(count, (-2, -1)), images)
@@ -228,8 +228,8 @@ class Trainer:
                 "clip_norm": self.recipe.clip_norm,
                 "ema": self.recipe.ema,
                 "flip": self.recipe.flip,
-                "flop": self.recipe.flop,
-                "turn": self.recipe.turn,
+                "vertical_flip": self.recipe.vertical_flip,
+                "quarter_turns": self.recipe.quarter_turns,
                 "seed": self.recipe.seed,
                 "seconds": round(self.seconds, 1),
                 "device": str(self.device),

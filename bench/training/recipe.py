@@ -41,8 +41,8 @@ class Recipe:
         trained: prefixes of the parameters that are trained; the rest is frozen, and its batch statistics too.
         start: weights to start from, where they are not random.
         flip: mirror every image of a batch left to right with probability 1/2.
-        flop: mirror it upside down with probability 1/2.
-        turn: turn it by a random number of quarter turns.
+        vertical_flip: mirror it upside down with probability 1/2.
+        quarter_turns: turn it by a random number of quarter turns.
         optimiser: called with the trained parameters, `lr` and `weight_decay`; the rest is torch's default.
         lr: peak learning rate.
         warmup: steps in which the learning rate rises linearly to it.
@@ -71,8 +71,8 @@ class Recipe:
     weight_decay: float = 0.0
     half_precision: bool = True
     flip: bool = False
-    flop: bool = False
-    turn: bool = False
+    vertical_flip: bool = False
+    quarter_turns: bool = False
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     schedule: Literal["cosine", "constant"] = "cosine"
 
@@ -87,5 +87,5 @@ class Recipe:
         return {key: value for key, value in facts.items() if key not in unchanged}
 
 
-_LATER = {"flip": False, "flop": False, "turn": False, "optimiser": "AdamW", "schedule": "cosine"}
+_LATER = {"flip": False, "vertical_flip": False, "quarter_turns": False, "optimiser": "AdamW", "schedule": "cosine"}
 """Defaults of fields that recipes did not have from the beginning."""
