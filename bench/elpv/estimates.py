@@ -1,10 +1,13 @@
 """The figures of counterfactuals on ELPV, from tables of samples: by direction, by cell type, and against the floor."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.datasets.base import spread
+from bench.datasets.elpv_files import manifest
 from bench.elpv.changes import DEFECTS
 from bench.elpv.records import ORACLE
 from bench.target_class import SAME_VALUE
@@ -34,15 +37,36 @@ MEANS: dict[str, tuple[str, str]] = {
 """Figure -> column of the table of samples whose mean it is, and unit; left out where the table lacks the column."""
 
 
+TRIALS = 24
+"""Test images that a run of `--limit 24` explains: first trials of training and settings were made on these."""
+
+
+@cache
+def tried() -> frozenset[str]:
+    """Names of the `TRIALS` images."""
+    rows = manifest()
+    names = rows["file"][rows["split"] == "test"].tolist()
+    return frozenset(names[index] for index in spread(names, TRIALS))
+
+
 def groups(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A table of samples as a whole, by reference value ("to 0", "to 1") and by cell type ("mono", "poly")."""
+    """A table of samples as a whole, by reference value ("to 0", "to 1") and by cell type ("mono", "poly").
+
+    Where some of its images were used in trials, "untried" are the others.
+
+    Args:
+        frame: by id, of one reference value an image.
+    """
     by_target = {f"to {target:.3g}": part for target, part in frame.groupby("target")}
     by_type = {str(kind): part for kind, part in frame.groupby("type")}
-    return {"all": frame} | by_target | by_type
+    untried = frame[~frame.index.isin(tried())]
+    by_trial = {"untried": untried} if 0 < len(untried) < len(frame) else {}
+    return {"all": frame} | by_target | by_type | by_trial
 
 
 def figures(frame: pd.DataFrame, method: str, group: str) -> Figures:
-    """Figures of some samples with 95 % intervals over them; a failed one counts as no success, and in no mean.
+    """Figures of some samples with 95 % intervals over them. A failed one counts as no success, with what it
+    cost, and in no mean of an image's figures.
 
     `oracle_share`: how much of the oracle's distance to the reference value is gone, 1 - sum |o(x') - target| /
     sum |o(x) - target|. A ratio of sums, as that of a single image means nothing where o(x) is at the target already;
@@ -52,7 +76,10 @@ def figures(frame: pd.DataFrame, method: str, group: str) -> Figures:
         frame: of `bench.elpv.records.table_of`.
         method, group: of the samples, for the resamples.
     """
-    generator = noise.numpy_generator("bootstrap", "elpv", method, group)
+
+    def generator(key: str) -> np.random.Generator:
+        return noise.numpy_generator("bootstrap", "elpv", method, group, key)
+
     made = frame[frame["failure"].isna()]
     before = (made[ORACLE] - made["target"]).abs().to_numpy(np.float64)
     after = made["oracle_target_mae"].to_numpy(np.float64)
@@ -62,17 +89,17 @@ def figures(frame: pd.DataFrame, method: str, group: str) -> Figures:
     }
     for key, (column, unit) in MEANS.items():
         if column in frame:
-            found[key] = mean_estimate(frame[column].to_numpy(np.float64), generator, unit)
+            found[key] = mean_estimate(frame[column].to_numpy(np.float64), generator(key), unit)
     if "type_preserved" in frame:
         found["type_preserved"] = rate_estimate(frame["type_preserved"].dropna().to_numpy() > 0)
     # Of the group's own resamples: methods without failures have the same originals, and show the same interval.
     same = noise.numpy_generator("bootstrap", "elpv", "before", group)
     found["oracle_target_mae_before"] = mean_estimate(before, same)
     if len(made):
-        found["oracle_share"] = ratio_estimate(before - after, before, generator, "fraction")
+        found["oracle_share"] = ratio_estimate(before - after, before, generator("oracle_share"), "fraction")
     valid, seconds = (frame[column].to_numpy(np.float64) for column in ("valid", "seconds"))
     if valid.any():
-        found["seconds_per_valid"] = ratio_estimate(seconds, valid, generator, "s")
+        found["seconds_per_valid"] = ratio_estimate(seconds, valid, generator("seconds_per_valid"), "s")
     return found
 
 
