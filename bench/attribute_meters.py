@@ -13,7 +13,7 @@ from bench.datasets import square
 from bench.datasets.elpv import ElpvConfig, ElpvDataset
 from bench.elpv import attributes as cell_attributes
 from bench.errors import UsageError
-from bench.images import to_float
+from bench.images import as_rgb, to_float
 from bench.preparing.celebahq import ATTRIBUTES
 from bench.record import CellRecord, SuiteRecord
 from metrics.association import Changes, flips, shifts
@@ -114,14 +114,14 @@ def classifier_meter(loaded: Loaded) -> Meter:
 
 @torch.no_grad()
 def probabilities(network: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Attribute probabilities of uint8 images (N, H, W, 3): float64 (N, 40).
+    """Attribute probabilities of uint8 images (N, H, W, C), grey ones seen as colour: float64 (N, 40).
 
     Raises:
         UsageError: another number of attributes, or values that are not finite.
     """
     found = []
     for start in range(0, len(images), CHUNK):
-        logits = network(torch.from_numpy(to_float(images[start : start + CHUNK])))
+        logits = network(torch.from_numpy(to_float(as_rgb(images[start : start + CHUNK]))))
         if logits.ndim != 2 or logits.shape[1] != len(ATTRIBUTES):
             raise UsageError(
                 f"weights.attributes: the classifier gives {tuple(logits.shape[1:])} values an image; "

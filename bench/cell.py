@@ -28,7 +28,7 @@ from bench.paths import expand
 from bench.record import SCHEMA
 from bench.registry import resolve
 from bench.sections import MetricsConfig
-from bench.target_class import reference_digest
+from bench.target_class import held_out_digest
 from methods import METHODS, noise
 from methods.base import Method
 from metrics.frechet import INCEPTION_FILE, inception_folder
@@ -117,7 +117,7 @@ def judged_with(
     Returns:
         "metrics": the section's options; "weights": role -> sha256 of the networks that only judge; "labels": digest
         of the data's attribute labels; "lpips", "inception": sha256 of their weights. None where there are none.
-        "references", where the data has any: digest of the real images that counterfactuals are compared with.
+        "held_out", where the data has any: digest of the real images that counterfactuals are compared with.
     """
     folder, _ = inception_folder(metrics.inception_weights or None)
     found = {
@@ -127,8 +127,8 @@ def judged_with(
         "lpips": judge.evaluators.sha256.get("perceptual"),
         "inception": None if folder is None else file_digest(folder / INCEPTION_FILE),
     }
-    if task.references is not None:  # absent otherwise: a record of other data was judged with what would judge it now
-        found["references"] = reference_digest(task.references)
+    if task.held_out is not None:  # absent otherwise: a record of other data was judged with what would judge it now
+        found["held_out"] = held_out_digest(task.held_out)
     return found
 
 
@@ -295,4 +295,4 @@ def build_judge(weights: Mapping[str, Loaded], metrics: MetricsConfig, seed: int
     check = build_noise_check(metrics, networks.get("ddpm"), regressor, seed, task.image_shape)
     channels, _, width = task.image_shape
     evaluators = build_evaluators(weights, metrics, width, channels)
-    return Judge(regressor, networks["oracle"], *check, evaluators)
+    return Judge(regressor, networks["oracle"], *check, evaluators, weights["oracle"].sha256)

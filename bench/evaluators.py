@@ -131,8 +131,7 @@ class Evaluators:
         identity: images (B, 3, H, W) in [0, 1] to features (B, D).
         attributes: images, `normalisations` to logits (B, A), in CelebA's order.
         perceptual: LPIPS.
-        sha256: of every network's weights, by "identity", "attributes", "type", "perceptual"; and of "oracle", whose
-            features a metric of bench/target_class.py compares.
+        sha256: of every network's weights, by "identity", "attributes", "type", "perceptual".
         reasons: why there is none, by the same names.
         type: images as they are, (B, C, H, W) in [0, 1], to (B,); the second of two types above 0.5.
     """
@@ -239,7 +238,7 @@ def build_evaluators(weights: Mapping[str, Loaded], metrics: MetricsConfig, size
     """The networks of a run's weights, and LPIPS where its backbone is at hand.
 
     Args:
-        weights: "identity", "attributes" and "type", where given; of "oracle" the sha256; other roles are left alone.
+        weights: "identity", "attributes" and "type", where given; other roles are left alone.
         size: width of the images.
         channels: of the images, 3 or 1.
 
@@ -251,8 +250,6 @@ def build_evaluators(weights: Mapping[str, Loaded], metrics: MetricsConfig, size
     reasons = {role: reason for role, reason in REASONS.items() if role not in given}
     hashes = {role: loaded.sha256 for role, loaded in given.items()}
     networks = {role: loaded.network for role, loaded in given.items()}
-    if "oracle" in weights:
-        hashes["oracle"] = weights["oracle"].sha256
     perceptual = None
     try:
         perceptual = _lpips(metrics.lpips_weights, size)

@@ -81,7 +81,7 @@ def explain_missing(evaluators: Evaluators, task: Task, summary: dict[str, Estim
     reasons = {
         "identity": ["identity/fs", "identity/fva"] if faces else [],
         "attributes": ["attributes/mnac", CD_KEY] if faces else [],
-        "type": [TYPE_KEY] if task.references is not None else [],
+        "type": [TYPE_KEY] if task.held_out is not None else [],
         "perceptual": ["perceptual/lpips"],
     }
     notes = {}

@@ -52,6 +52,7 @@ class Judge:
     Attributes:
         noise_check: tests saved images under fresh filter noise; None where that cannot be done, for `noise_reason`.
         evaluators: networks of the identity, attribute, type and perceptual metrics.
+        oracle_sha256: of the oracle's weights, None where it was not read from a file.
     """
 
     regressor: nn.Module
@@ -59,6 +60,7 @@ class Judge:
     noise_check: NoiseCheck | None = None
     noise_reason: str = ""
     evaluators: Evaluators = field(default_factory=Evaluators)
+    oracle_sha256: str | None = None
 
     @torch.no_grad()
     def predict(self, pixels: np.ndarray) -> tuple[float, float]:
@@ -154,7 +156,7 @@ def judge_samples(
     features = judge.oracle_features if callable(getattr(judge.oracle, "features", None)) else None
     realism = [
         oracle_realism(subject, features),
-        target_class_realism(subject, task, features, judge.evaluators.sha256.get("oracle", "")),
+        target_class_realism(subject, task, features, judge.oracle_sha256),
         inception_realism(subject, metrics, *load_extractor(metrics.inception_weights)),
     ]
     for part in (*realism, correlations(judge.evaluators, task, found, subject.valid, image)):

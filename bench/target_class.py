@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench.datasets.base import References, Task
+from bench.datasets.base import HeldOut, Task
 from bench.evaluators import Figures, definition
 from bench.images import to_float
 from bench.realism import NO_FEATURES, Subject, paired_features
@@ -34,7 +34,7 @@ class Group:
 
     Attributes:
         rows: places among the samples that have a counterfactual.
-        real: places in the references; no image that is explained is among them.
+        real: places among the held-out images; none that is explained is among them.
     """
 
     target: float
@@ -51,17 +51,15 @@ class Group:
         return f"{self.target:.3g}: {len(self.rows)} counterfactuals, {len(self.real)} real images"
 
 
-def reference_digest(references: References) -> str:
+def held_out_digest(held_out: HeldOut) -> str:
     """sha256 of names, images and true values."""
-    digest = hashlib.sha256("\n".join(references.ids).encode())
-    digest.update(np.ascontiguousarray(references.images).tobytes())
-    digest.update(references.values.astype("<f4").tobytes())
+    digest = hashlib.sha256("\n".join(held_out.ids).encode())
+    digest.update(np.ascontiguousarray(held_out.images).tobytes())
+    digest.update(held_out.values.astype("<f4").tobytes())
     return digest.hexdigest()
 
 
-def group_by_target(
-    targets: np.ndarray, kept: np.ndarray, sources: Sequence[str], references: References
-) -> list[Group]:
+def group_by_target(targets: np.ndarray, kept: np.ndarray, sources: Sequence[str], held_out: HeldOut) -> list[Group]:
     """The groups of every reference value, in rising order, those that cannot be measured too.
 
     Args:
@@ -73,15 +71,15 @@ def group_by_target(
     # Whatever its value, and whether the search found one or not: which images are explained for a value follows from
     # the regressor, and leaving out those alone would keep the real images that it has an easy time with.
     explained = set(sources)
-    free = np.array([name not in explained for name in references.ids], dtype=bool)
+    free = np.array([name not in explained for name in held_out.ids], dtype=bool)
     for target in np.unique(targets):
-        near = np.abs(references.values.astype(np.float64) - float(target)) < SAME_VALUE
+        near = np.abs(held_out.values.astype(np.float64) - float(target)) < SAME_VALUE
         groups.append(Group(float(target), np.flatnonzero(kept_targets == target), np.flatnonzero(near & free)))
     return groups
 
 
-def target_class_realism(subject: Subject, task: Task, features: Features | None, oracle_sha256: str) -> Figures:
-    """The mean distance over reference values, weighted by counterfactuals; nothing where the data has no references.
+def target_class_realism(subject: Subject, task: Task, features: Features | None, oracle_sha256: str | None) -> Figures:
+    """The mean distance over reference values, weighted by counterfactuals; nothing without held-out images.
 
     There is no interval: a resample has fewer distinct images, which biases a Frechet distance upwards, and each would
     need a matrix root.
@@ -90,18 +88,18 @@ def target_class_realism(subject: Subject, task: Task, features: Features | None
         features: None where the oracle has none to give.
         oracle_sha256: of the weights that make them.
     """
-    if task.references is None:
+    if task.held_out is None:
         return Figures()
     if features is None:
         return _empty(NO_FEATURES)
-    groups = group_by_target(task.targets, subject.kept, subject.sources, task.references)
+    groups = group_by_target(task.targets, subject.kept, subject.sources, task.held_out)
     usable = [group for group in groups if group.measurable]
     told = "; ".join(group.describe() for group in groups)
     if not usable:
         return _empty(f"no reference value has two counterfactuals and two real images of it ({told})")
     before, after = paired_features(features, subject.pairs)
-    references = task.references
-    real = {group.target: features(to_float(references.images[group.real])) for group in usable}
+    held_out = task.held_out
+    real = {group.target: features(to_float(held_out.images[group.real])) for group in usable}
     count = sum(len(group.rows) for group in usable)
     found = Figures()
     for key, images, what in ((DISTANCE, after, "counterfactuals"), (ORIGINALS, before, "unchanged originals")):
@@ -114,7 +112,7 @@ def target_class_realism(subject: Subject, task: Task, features: Features | None
         found.notes[key] = (
             f"{what} against held-out real images of the target's true value ({told}); biased upwards for few images"
         )
-        found.definitions[key] = _definition(usable, references, oracle_sha256, what)
+        found.definitions[key] = _definition(usable, held_out, oracle_sha256, what)
     return found
 
 
@@ -129,14 +127,14 @@ def _empty(reason: str) -> Figures:
     return Figures({key: Estimate(value=None) for key in keys}, dict.fromkeys(keys, reason))
 
 
-def _definition(groups: Sequence[Group], references: References, oracle_sha256: str, what: str) -> dict[str, object]:
-    names = {f"{group.target:.6g}": [references.ids[place] for place in group.real] for group in groups}
+def _definition(groups: Sequence[Group], held_out: HeldOut, oracle_sha256: str | None, what: str) -> dict[str, object]:
+    names = {f"{group.target:.6g}": [held_out.ids[place] for place in group.real] for group in groups}
     return definition(
         network="oracle",
         weights=oracle_sha256,
         torch=torch.__version__,
         images=f"{what}, PNG",
-        references=reference_digest(references),
+        held_out=held_out_digest(held_out),
         real=hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest(),
         **{"clean-fid": importlib.metadata.version("clean-fid")},
     )

@@ -122,7 +122,7 @@ def test_the_test_split_is_grey_and_has_its_true_probabilities(small: np.ndarray
 def test_images_to_compare_with_are_none_that_a_network_was_trained_on(small: np.ndarray) -> None:
     rows = manifest().set_index("file")
     for split in ("test", "train"):
-        found = load(limit=3, split=split).references
+        found = load(limit=3, split=split).held_out
         assert set(rows.loc[list(found.ids), "split"]) == {"valid", "test"} and len(found.ids) == 263 + 654
         assert np.array_equal(found.images, small[[rows.index.get_loc(name) for name in found.ids]])
         np.testing.assert_allclose(found.values, rows.loc[list(found.ids), "probability"], atol=1e-6)
@@ -149,7 +149,7 @@ def test_shrinking_averages_instead_of_leaving_pixels_out(size: int) -> None:
 
 def test_the_larger_size_is_that_of_every_image_of_a_task() -> None:
     task = load(limit=2, size=128)
-    assert task.image_shape == (1, 128, 128) and task.references.images.shape == (917, 128, 128, 1)
+    assert task.image_shape == (1, 128, 128) and task.held_out.images.shape == (917, 128, 128, 1)
 
 
 def triangle(size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import nn
 from bench.cell import Cell, judging_roles
 from bench.checkpoints import Loaded
 from bench.config import RunConfig
-from bench.datasets.base import References
+from bench.datasets.base import HeldOut
 from bench.datasets.elpv import ElpvConfig, ElpvDataset
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.errors import UsageError
@@ -23,7 +23,7 @@ from bench.networks import RegressorConfig, SmallRegressor
 from bench.realism import NO_FEATURES, Subject
 from bench.record import Journal
 from bench.sections import MetricsConfig
-from bench.target_class import DISTANCE, ORIGINALS, group_by_target, reference_digest, target_class_realism
+from bench.target_class import DISTANCE, ORIGINALS, group_by_target, held_out_digest, target_class_realism
 from bench.tracking.names import metric_name
 from metrics.cell_type import type_preserved
 from metrics.frechet import frechet_distance
@@ -85,16 +85,16 @@ def test_the_type_is_kept_on_the_same_side_of_one_half() -> None:
     assert type_preserved(measured(images, images)) is None
 
 
-def references(levels: list[int], values: list[float]) -> References:
+def held_out(levels: list[int], values: list[float]) -> HeldOut:
     """Images of one grey level each, but for their first pixels, named real/0 and so on."""
     images = np.stack([np.full((SIZE, SIZE, 1), level, np.uint8) for level in levels])
     images[:, 0, 0, 0] = np.arange(len(levels)) * 9 % 250
     names = tuple(f"real/{index}" for index in range(len(levels)))
-    return References(names, images, np.array(values, np.float32))
+    return HeldOut(names, images, np.array(values, np.float32))
 
 
 def test_real_images_of_a_target_are_those_of_its_value_that_are_not_explained() -> None:
-    real = references([0] * 6, [0, 1 / 3, 1 / 3, 1 / 3, 1, 1])
+    real = held_out([0] * 6, [0, 1 / 3, 1 / 3, 1 / 3, 1, 1])
     sources = ("real/1", "real/0", "real/5", "real/2")
     targets = np.array([1 / 3, 1 / 3, 1, 0.5], np.float32)
     kept = np.array([False, True, True, True])
@@ -117,9 +117,9 @@ def two_pixels(images: np.ndarray) -> np.ndarray:
 def grey() -> Cell:
     """A cell of six grey images, three of them towards 0 and three towards 1, and sixteen real ones."""
     cell = tiny_cell(tiny_networks(1), "ac-re", count=6, channels=1, metrics=METRICS)
-    real = references([40] * 8 + [200] * 8, [0] * 8 + [1] * 8)
+    real = held_out([40] * 8 + [200] * 8, [0] * 8 + [1] * 8)
     targets = np.array([0, 0, 0, 1, 1, 1], np.float32)
-    cell.task = dataclasses.replace(cell.task, targets=targets, references=real)
+    cell.task = dataclasses.replace(cell.task, targets=targets, held_out=real)
     return cell
 
 
@@ -138,7 +138,7 @@ def test_the_distance_is_the_mean_over_targets_weighted_by_counterfactuals(grey:
     saved = np.stack([to_uint8(sample.image.numpy()) for sample in toy_samples(12, 1)])[6:]
     kept = [True, True, True, True, True, False]
     found = target_class_realism(subject(grey, saved, kept), grey.task, two_pixels, "oracle")
-    real = two_pixels(to_float(grey.task.references.images))
+    real = two_pixels(to_float(grey.task.held_out.images))
 
     def expected(images: np.ndarray) -> float:
         features = two_pixels(to_float(images))
@@ -160,7 +160,7 @@ def test_the_distance_is_the_mean_over_targets_weighted_by_counterfactuals(grey:
 
 
 def test_images_like_the_real_ones_of_their_target_come_nearer_than_their_originals(grey: Cell) -> None:
-    real = grey.task.references.images
+    real = grey.task.held_out.images
     saved = np.concatenate([real[:3], real[8:11]])
     opposite = dataclasses.replace(grey.task, images=np.concatenate([real[8:11], real[:3]]))
     cell = dataclasses.replace(grey, task=opposite)
@@ -208,7 +208,7 @@ def test_a_grey_cell_has_every_figure_and_none_moves_when_a_type_classifier_come
     assert record.definitions["type/preserved"]["weights"] == "type-hash"
     assert record.definitions[DISTANCE]["weights"] == "oracle"
     assert record.judged["weights"].keys() == {"oracle", "type"}
-    assert record.judged["references"] == reference_digest(cell.task.references)
+    assert record.judged["held_out"] == held_out_digest(cell.task.held_out)
     assert not record.summary.keys() & (set(FACE_KEYS.values()) - {"perceptual/lpips"})
     assert not any("face" in note for note in record.notes.values())
     headings = to_csv(summary_table([ShownCell(None, Path(), record, "a")])).splitlines()[0]
@@ -227,7 +227,7 @@ def test_data_without_references_is_told_neither_of_a_type_nor_of_its_target_cla
 ) -> None:
     record, frame = run_cell(tiny_cell(networks, "ac-re", count=1, metrics=METRICS), tmp_path)
     assert not (record.summary.keys() | record.notes.keys()) & (TARGET_CLASS | {"type/preserved"})
-    assert "references" not in record.judged and "type_preserved" not in frame
+    assert "held_out" not in record.judged and "type_preserved" not in frame
     assert record.summary["sparsity/changed_area"].value is not None
 
 

@@ -17,7 +17,7 @@ from bench.cell import Cell, Shared, fingerprint, resolve_cell
 from bench.cell_run import CellRun
 from bench.checkpoints import Loaded
 from bench.config import RunConfig, build_config
-from bench.datasets.base import Dataset, DatasetConfig, References, Task
+from bench.datasets.base import Dataset, DatasetConfig, HeldOut, Task
 from bench.errors import UsageError
 from bench.judge import Judge
 from bench.networks import RegressorConfig, SmallRegressor
@@ -151,12 +151,12 @@ def test_real_images_and_a_type_classifier_that_come_later_are_judged_with(
     networks: dict[str, nn.Module], folder: Path
 ) -> None:
     first, cell = read_cell(folder), faces(networks)
-    assert "references" not in first.judged  # so that finished records of other data stay as they are
+    assert "held_out" not in first.judged  # so that finished records of other data stay as they are
     for value in (0.0, 1.0):
-        real = References(("real/0", "real/1"), cell.task.images[:2], np.full(2, value, np.float32))
-        cell.task = dataclasses.replace(cell.task, references=real)
+        real = HeldOut(("real/0", "real/1"), cell.task.images[:2], np.full(2, value, np.float32))
+        cell.task = dataclasses.replace(cell.task, held_out=real)
         record, _, told = run(cell, folder)
-        assert "another references" in " ".join(told.split()) and same_search(first, record)
+        assert "another held_out" in " ".join(told.split()) and same_search(first, record)
     network = randomise(SmallRegressor(RegressorConfig(widths=(8, 16))), 8)
     cell.weights["type"] = Loaded(network, Path("type"), "type-hash")
     record, frame, told = run(cell, folder)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from bench.errors import UsageError
 from methods.noise import sample_key
 
 
@@ -18,7 +19,7 @@ class DatasetConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class References:
+class HeldOut:
     """Real images that no network was trained on, which counterfactuals for a value can be compared with.
 
     Attributes:
@@ -48,7 +49,7 @@ class Task:
         attributes: binary labels of the data set's training split, int8 in {-1, 1}: a row an image (index: its
             id), a column an attribute. They say which attributes go together in the data, as CD needs it; None
             where the data set has none. The images of the task are not among them.
-        references: real images with true values, None where the data set has none.
+        held_out: real images with true values, None where the data set has none.
     """
 
     ids: tuple[str, ...]
@@ -60,7 +61,7 @@ class Task:
     digest: str
     sources: tuple[str, ...] | None = None
     attributes: pd.DataFrame | None = None
-    references: References | None = None
+    held_out: HeldOut | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -104,6 +105,19 @@ class Dataset(ABC):
             UsageError: a prediction that no target can follow from.
         """
         return task
+
+
+def finite_predictions(task: Task, predictions: np.ndarray) -> np.ndarray:
+    """Predictions of the regressor on a task's images as float64 (N,).
+
+    Raises:
+        UsageError: one that is not finite; names the first image.
+    """
+    values = np.asarray(predictions, dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise UsageError(f"weights.regressor: its prediction on {task.ids[wrong[0]]} is {values[wrong[0]]}")
+    return values
 
 
 def spread(ids: Sequence[str], limit: int) -> list[int]:

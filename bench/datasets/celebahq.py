@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from bench.datasets.base import Dataset, DatasetConfig, Task, spread
+from bench.datasets.base import Dataset, DatasetConfig, Task, finite_predictions, spread
 from bench.datasets.square_task import digest
 from bench.errors import UsageError
 from bench.preparing.celebahq import ATTRIBUTES
@@ -69,10 +69,7 @@ class CelebaHqDataset(Dataset):
         """Targets by predicted age where `direction` says so; as labelled otherwise."""
         if not self.needs_predictions:
             return task
-        values = np.asarray(predictions, dtype=np.float64)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            raise UsageError(f"weights.regressor: its prediction on {task.ids[wrong[0]]} is {values[wrong[0]]}")
+        values = finite_predictions(task, predictions)
         targets = self._targets(values < self.config.boundary)
         return dataclasses.replace(task, targets=targets, digest=digest(task.ids, task.images, targets))
 

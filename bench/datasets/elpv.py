@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from bench.datasets.base import Dataset, DatasetConfig, References, Task, spread
+from bench.datasets.base import Dataset, DatasetConfig, HeldOut, Task, finite_predictions, spread
 from bench.datasets.elpv_files import Split, data_folder, manifest, read_pixels
 from bench.datasets.square_task import digest
 from bench.errors import UsageError
@@ -21,7 +21,7 @@ ELPV_WEIGHTS = {role: f"elpv-{role}" for role in ("regressor", "oracle", "ddpm",
 
 
 @cache
-def held_out(folder: Path, size: int, cell_type: str = "all") -> References:
+def held_out_images(folder: Path, size: int, cell_type: str = "all") -> HeldOut:
     """The images of the validation and test splits with their probabilities; read once a process.
 
     Args:
@@ -34,15 +34,15 @@ def held_out(folder: Path, size: int, cell_type: str = "all") -> References:
     if cell_type != "all":
         rows = rows[rows["type"] == cell_type]
     images = read_pixels(folder, rows, size)
-    return References(tuple(rows["file"]), images, rows["probability"].to_numpy(np.float32))
+    return HeldOut(tuple(rows["file"]), images, rows["probability"].to_numpy(np.float32))
 
 
-def _images(folder: Path, rows: pd.DataFrame, references: References) -> np.ndarray:
-    """The images of rows of the manifest; those that are among the references are not read again."""
-    place = {name: index for index, name in enumerate(references.ids)}
+def _images(folder: Path, rows: pd.DataFrame, held_out: HeldOut) -> np.ndarray:
+    """The images of rows of the manifest; those that are among the held-out ones are not read again."""
+    place = {name: index for index, name in enumerate(held_out.ids)}
     if all(name in place for name in rows["file"]):
-        return references.images[[place[name] for name in rows["file"]]]
-    return read_pixels(folder, rows, references.images.shape[1])
+        return held_out.images[[place[name] for name in rows["file"]]]
+    return read_pixels(folder, rows, held_out.images.shape[1])
 
 
 class ElpvConfig(DatasetConfig):
@@ -87,12 +87,12 @@ class ElpvDataset(Dataset):
         rows = rows.iloc[spread(rows["file"].tolist(), limit)]
         ids = tuple(rows["file"])
         folder = data_folder(config.path)
-        references = held_out(folder, config.size, config.type)
-        images = _images(folder, rows, references)
+        held_out = held_out_images(folder, config.size, config.type)
+        images = _images(folder, rows, held_out)
         targets = np.full(len(ids), self._target(), dtype=np.float32)
         attribute = rows["probability"].to_numpy(np.float32)
         identity = digest(ids, images, targets)
-        return Task(ids, images, targets, attribute, None, "defect probability", identity, references=references)
+        return Task(ids, images, targets, attribute, None, "defect probability", identity, held_out=held_out)
 
     def _target(self) -> float:
         """NaN where it follows from the predictions."""
@@ -107,9 +107,6 @@ class ElpvDataset(Dataset):
         """Each image's opposite, as the regressor sees it."""
         if not self.needs_predictions:
             return task
-        values = np.asarray(predictions, dtype=np.float64)
-        wrong = np.flatnonzero(~np.isfinite(values))
-        if len(wrong):
-            raise UsageError(f"weights.regressor: its prediction on {task.ids[wrong[0]]} is {values[wrong[0]]}")
+        values = finite_predictions(task, predictions)
         targets = (values < BOUNDARY).astype(np.float32)
         return dataclasses.replace(task, targets=targets, digest=digest(task.ids, task.images, targets))
