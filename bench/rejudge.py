@@ -89,8 +89,9 @@ def _changes(assignments: Sequence[str], suite: SuiteRecord) -> dict[tuple[str, 
         confirmed = section == "weights" and key in CONFIRMED and value == recorded.get(key)
         if not (section == "metrics" or (section == "weights" and key in MEASURING) or confirmed):
             raise UsageError(
-                f"--set {text!r}: judging again can change metrics.KEY, weights.{' and weights.'.join(MEASURING)} "
-                f"only, and repeat weights.{' and weights.'.join(CONFIRMED)} as recorded"
+                f"--set {text!r}: judging again can change only metrics.KEY, "
+                f"{', '.join(f'weights.{role}' for role in MEASURING)}, and repeat "
+                f"{' and '.join(f'weights.{role}' for role in CONFIRMED)} as recorded"
             )
         changes[section, key] = value
     return changes

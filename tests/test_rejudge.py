@@ -140,7 +140,7 @@ def test_metrics_can_be_judged_another_way(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("weights.regressor=square-oracle", "metrics.KEY, weights.identity and weights.attributes only"),
+        ("weights.regressor=square-oracle", "only metrics.KEY, weights.identity, .*, weights.type, and"),
         ("weights.regressor=os:getcwd", "repeat weights.regressor and weights.oracle as recorded"),
         ("diffae-re.lr=1", "metrics.KEY"),
         ("metrics.mode=both", "metrics.mode"),
