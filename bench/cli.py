@@ -27,6 +27,11 @@ app = typer.Typer(
 )
 
 
+def _counted(number: int, what: str) -> str:
+    """ "1 image", "2 images"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _plan_lines(built: Any) -> list[str]:
     """Resolve everything and describe it."""
     from bench.suite import resolve_suite
@@ -34,9 +39,8 @@ def _plan_lines(built: Any) -> list[str]:
     lines = []
     for cell in resolve_suite(built):
         options = ", ".join(f"{name}: {options.model_dump_json()}" for name, options in cell.options.items())
-        lines.append(
-            f"{cell.id}: {len(cell.task.ids)} images, {built.batch_size} slots, device {cell.device}; {options}"
-        )
+        images, slots = _counted(len(cell.task.ids), "image"), _counted(built.batch_size, "slot")
+        lines.append(f"{cell.id}: {images}, {slots}, device {cell.device}; {options}")
     return lines
 
 
@@ -174,7 +178,10 @@ def train(
         Optional[Path], typer.Option("--from", metavar="FILE", help="Imported weights to start from (celebahq/*).")
     ] = None,
     data: Annotated[
-        Optional[Path], typer.Option("--data", metavar="DIR", help="Prepared data set (celebahq/*).")
+        Optional[Path],
+        typer.Option(
+            "--data", metavar="DIR", help="Prepared data set (celebahq/*), or a copy of elpv-dataset's data/."
+        ),
     ] = None,
     device: DeviceOption = None,
     steps: Annotated[

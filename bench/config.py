@@ -244,7 +244,7 @@ def component_options(config: RunConfig, kind: str, name: str) -> BaseModel:
     known = component.options.model_fields
     for key, value in given.items():
         if key not in known:
-            raise UsageError(f"unknown configuration key '{name}.{key}'; {suggestion(key, known)}")
+            raise UsageError(f"unknown configuration key '{name}.{key}'; {suggestion(key, known, f'{name}.')}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{name}.{key} is {value}; a finite number is needed")
     try:

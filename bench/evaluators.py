@@ -1,7 +1,7 @@
 """Networks that measure saved images: identity, attributes, type and LPIPS, in the published way or a corrected one.
 
 Which network made an array and how the images reached it is a metric's definition; `definition` turns it into a
-fingerprint, so that two figures can be told to mean the same.
+fingerprint, by which two figures are known to mean the same.
 """
 
 import hashlib

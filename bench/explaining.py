@@ -133,8 +133,9 @@ def explain(
     chosen = resolve_device(device)
     runner = _backend(backend, backend_options or {}, chosen)
     judge = _regressor(regressor)
-    check_regressor(judge, pixels[:1], "regressor")
+    # First the method's networks: they know their size, so they can say which one is needed.
     search, parts = _method(method, options, seed, chosen, tuple(pixels.shape[1:]), generator, networks or {})
+    check_regressor(judge, pixels[:1], "regressor")
     slots = min(batch_size, len(pixels))
     try:
         search.prepare(parts | {"regressor": judge}, runner, slots)
@@ -155,9 +156,10 @@ def _images(images: Tensor | np.ndarray) -> Tensor:
     if pixels.ndim == 4 and pixels.shape[1] not in CHANNELS and pixels.shape[3] in CHANNELS:
         pixels = pixels.permute(0, 3, 1, 2)
     if pixels.ndim != 4 or pixels.shape[1] not in CHANNELS or not len(pixels) or pixels.shape[2] != pixels.shape[3]:
+        hint = "; grey ones of shape (N, H, H) are given as images[..., None]" if pixels.ndim == 3 else ""
         raise UsageError(
             f"images: shape {tuple(pixels.shape)}; square images (N, C, H, H) or (N, H, H, C) with 3 channels, or 1 "
-            "for grey, are needed"
+            f"for grey, are needed{hint}"
         )
     if pixels.dtype == torch.uint8:
         return (pixels.float() / 255).contiguous()
@@ -273,8 +275,17 @@ def _method(
     for role, network in parts.items():
         misfit = shape_misfit(network, shape)
         if misfit:
-            raise UsageError(f"images are {misfit[0]}; the network for {role!r} needs {misfit[1]}")
+            fault = f"images are {misfit[0]}; the network for {role!r} needs {misfit[1]}"
+            raise UsageError(fault + _shrinking(network, shape))
     return method, parts
+
+
+def _shrinking(network: nn.Module, shape: Shape) -> str:
+    """How images that are larger than the network's become as large; empty for others."""
+    size = getattr(getattr(network, "config", None), "image_size", None)
+    if size is None or shape[1] <= size:
+        return ""
+    return f"; shrink each image, uint8 (H, W, C), with bench.images.centre_resize(image, {size})"
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from bench.images import BadImage, read_saved, to_float
 from bench.noise_check import NoiseCheck
 from bench.own_models import check_regressor, try_regressor
 from bench.paths import path_figures, summarise_paths
-from bench.realism import Subject, inception_realism, load_extractor, oracle_realism
+from bench.realism import Subject, inception_realism, load_extractor, oracle_features, oracle_realism
 from bench.registry import resolve
 from bench.sections import MetricsConfig
 from bench.target_class import target_class_realism
@@ -153,7 +153,8 @@ def judge_samples(
     subject = Subject(pairs, task.sources or task.ids, kept, valid, faces)
     notes: dict[str, str] = {}
     definitions = judge.evaluators.definitions(image)
-    features = judge.oracle_features if callable(getattr(judge.oracle, "features", None)) else None
+    has_features = callable(getattr(judge.oracle, "features", None))
+    features = oracle_features(judge.oracle_features, pairs) if has_features else None
     realism = [
         oracle_realism(subject, features),
         target_class_realism(subject, task, features, judge.oracle_sha256),

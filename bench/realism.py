@@ -34,6 +34,10 @@ RESIZES: dict[Mode, dict[str, Resize]] = {
 """The paper's FID is torchmetrics 1.4.2's, ACE's split FID is pytorch-fid's; their resizing differs."""
 
 
+Features = Callable[[np.ndarray], np.ndarray]
+"""Images float32 (N, C, H, W) in [0, 1] to (N, D)."""
+
+
 class Extractor(Protocol):
     """Features of images for FID; metrics.frechet.Inception is the one."""
 
@@ -58,6 +62,20 @@ class Subject:
     kept: np.ndarray
     valid: np.ndarray
     faces: bool
+
+
+@dataclass(frozen=True)
+class OracleFeatures:
+    """What the oracle sees in a cell's images.
+
+    Attributes:
+        of: any images to their features.
+        before, after: of the originals and the counterfactuals of the M samples that have one, (M, D) each.
+    """
+
+    of: Features
+    before: np.ndarray
+    after: np.ndarray
 
 
 def load_extractor(configured: str) -> tuple[Inception | None, str]:
@@ -106,12 +124,8 @@ def inception_realism(
     return found
 
 
-def oracle_realism(subject: Subject, features: Callable[[np.ndarray], np.ndarray] | None) -> Figures:
-    """The Frechet distance on the oracle's features.
-
-    Args:
-        features: images float32 (N, C, H, W) in [0, 1] to (N, D); None where the oracle has none to give.
-    """
+def oracle_realism(subject: Subject, features: OracleFeatures | None) -> Figures:
+    """The Frechet distance on the oracle's features; None where the oracle has none to give."""
     count = int(subject.kept.sum())
     note = "Frechet distance on the oracle's features, not FID; biased upwards for few images"
     value = None
@@ -119,25 +133,23 @@ def oracle_realism(subject: Subject, features: Callable[[np.ndarray], np.ndarray
         note = NO_FEATURES
     elif count:
         try:
-            value = frechet_distance(*paired_features(features, subject.pairs))
+            value = frechet_distance(features.before, features.after)
         except FrechetError as error:
             note = str(error)
     return Figures({ORACLE: Estimate(value=value, n=count)}, {ORACLE: note})
 
 
-def paired_features(features: Callable[[np.ndarray], np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Of originals and counterfactuals, (M, D) each, where there is one; some pair has to have one.
+def oracle_features(of: Features, pairs: Pairs) -> OracleFeatures:
+    """The features of every pair that has a counterfactual, (0, 0) where none has one.
 
-    64 pairs at a time, so that memory does not grow with the data.
-
-    Args:
-        features: images float32 (N, C, H, W) in [0, 1] to (N, D).
+    64 pairs at a time, so that memory does not grow with the images.
     """
     found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for chunk in batches((pair for pair in pairs if pair[1] is not None), 64):
         for images, collected in zip(zip(*chunk, strict=True), found, strict=True):
-            collected.append(features(np.stack([to_float(image) for image in images])))
-    return np.concatenate(found[0]), np.concatenate(found[1])
+            collected.append(of(np.stack([to_float(image) for image in images])))
+    before, after = (np.concatenate(side) if side else np.empty((0, 0)) for side in found)
+    return OracleFeatures(of, before, after)
 
 
 def _features(

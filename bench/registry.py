@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from bench.errors import UsageError
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the nearest known name, else the list of known names."""
+def suggestion(name: str, known: Iterable[str], section: str = "") -> str:
+    """'; did you mean X?' for the nearest known name, else the list of known names.
+
+    Args:
+        section: what stands before the name where it is used ("elpv.").
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    return f"did you mean {section + close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
 def resolve(table: Mapping[str, str], name: str, what: str) -> object:

@@ -10,8 +10,6 @@ measured (bench/square_attributes.py, bench/elpv/attributes.py); all others need
 """
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,10 +23,11 @@ from rich.table import Table
 from bench.attribute_meters import Meter, meter_of
 from bench.cli_options import console, ending
 from bench.errors import RunError, UsageError
-from bench.images import BadImage, read_saved, write_bytes
+from bench.images import BadImage, read_saved
 from bench.outcomes import load_outcomes
 from bench.progress import Display
 from bench.record import CellRecord, read_suite
+from bench.study_results import study_parser, write_results
 from methods import noise
 from metrics.association import CLEAR, Association, associations
 from metrics.intervals import Estimate
@@ -83,8 +82,8 @@ class Ranking(BaseModel):
         if first.attribute in self.own:
             return text
         asked = (each for each in self.attributes if each.attribute in self.own)
-        told = (f"; {each.attribute}, which is asked for, {format_estimate(each.association, 3)}" for each in asked)
-        return text + "".join(told)
+        others = (f"; {each.attribute}, which is asked for, {format_estimate(each.association, 3)}" for each in asked)
+        return text + "".join(others)
 
 
 def rank_cell(
@@ -230,13 +229,12 @@ def _chance(q: float | None) -> str:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.spurious", description=__doc__.splitlines()[0])
+    parser = study_parser("bench.spurious", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished `bench run`")
     parser.add_argument("--attributes", metavar="FILE", help="attribute classifier (default: weights.attributes)")
     parser.add_argument("--baseline", choices=("input", "reconstruction"), default="input", help="what to compare with")
     parser.add_argument("--only-valid", action="store_true", help="leave out counterfactuals that miss their target")
     parser.add_argument("--top", type=int, default=0, help="attributes to show; 0 is all")
-    parser.add_argument("--results", type=Path, help="JSON of every figure")
     parser.add_argument("--figure", type=Path, help="PNG of the ranking")
     given = parser.parse_args(arguments)
     if given.top < 0:
@@ -253,10 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
         for folder in given.runs:
             rankings += rank_run(folder, given.attributes, given.baseline, given.only_valid, display)
     if given.results:
-        command = shlex.join(["python", "-m", "bench.spurious", *(arguments or sys.argv[1:])])
-        content = {"command": command, "rankings": [ranking.model_dump(mode="json") for ranking in rankings]}
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
+        content = {"rankings": [ranking.model_dump(mode="json") for ranking in rankings]}
+        write_results(given.results, "bench.spurious", arguments, content)
     if given.figure:
         given.figure.parent.mkdir(parents=True, exist_ok=True)
         association_figure(rankings, given.top or 15).savefig(given.figure, dpi=130)

@@ -7,7 +7,7 @@ figure of the unchanged originals stands beside it: counterfactuals that moved t
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +16,13 @@ import torch
 from bench.datasets.base import HeldOut, Task
 from bench.evaluators import Figures, definition
 from bench.images import to_float
-from bench.realism import NO_FEATURES, Subject, paired_features
+from bench.realism import NO_FEATURES, OracleFeatures, Subject
 from metrics.frechet import FrechetError, frechet_distance
 from metrics.intervals import Estimate
 
 DISTANCE, ORIGINALS = "realism/target_class_distance", "realism/target_class_distance_originals"
 SAME_VALUE = 1e-3
 """True values within this of a reference value are that value."""
-
-Features = Callable[[np.ndarray], np.ndarray]
-"""Images float32 (N, C, H, W) in [0, 1] to (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,16 @@ def group_by_target(targets: np.ndarray, kept: np.ndarray, sources: Sequence[str
     return groups
 
 
-def target_class_realism(subject: Subject, task: Task, features: Features | None, oracle_sha256: str | None) -> Figures:
+def target_class_realism(
+    subject: Subject, task: Task, features: OracleFeatures | None, oracle_sha256: str | None
+) -> Figures:
     """The mean distance over reference values, weighted by counterfactuals; nothing without held-out images.
 
     There is no interval: a resample has fewer distinct images, which biases a Frechet distance upwards, and each would
     need a matrix root.
 
     Args:
-        features: None where the oracle has none to give.
+        features: of the subject's pairs; None where the oracle has none to give.
         oracle_sha256: of the weights that make them.
     """
     if task.held_out is None:
@@ -94,23 +93,23 @@ def target_class_realism(subject: Subject, task: Task, features: Features | None
         return _empty(NO_FEATURES)
     groups = group_by_target(task.targets, subject.kept, subject.sources, task.held_out)
     usable = [group for group in groups if group.measurable]
-    told = "; ".join(group.describe() for group in groups)
+    counts = "; ".join(group.describe() for group in groups)
     if not usable:
-        return _empty(f"no reference value has two counterfactuals and two real images of it ({told})")
-    before, after = paired_features(features, subject.pairs)
+        return _empty(f"no reference value has two counterfactuals and two real images of it ({counts})")
     held_out = task.held_out
-    real = {group.target: features(to_float(held_out.images[group.real])) for group in usable}
+    real = {group.target: features.of(to_float(held_out.images[group.real])) for group in usable}
     count = sum(len(group.rows) for group in usable)
     found = Figures()
-    for key, images, what in ((DISTANCE, after, "counterfactuals"), (ORIGINALS, before, "unchanged originals")):
+    sides = ((DISTANCE, features.after, "counterfactuals"), (ORIGINALS, features.before, "unchanged originals"))
+    for key, seen, what in sides:
         try:
-            value = _weighted(usable, real, images)
+            value = _weighted(usable, real, seen)
         except FrechetError as error:
             found.summary[key], found.notes[key] = Estimate(value=None, n=count), str(error)
             continue
         found.summary[key] = Estimate(value=value, n=count)
         found.notes[key] = (
-            f"{what} against held-out real images of the target's true value ({told}); biased upwards for few images"
+            f"{what} against held-out real images of the target's true value ({counts}); biased upwards for few images"
         )
         found.definitions[key] = _definition(usable, held_out, oracle_sha256, what)
     return found

@@ -1,6 +1,7 @@
 """The gallery of ELPV: photographs, counterfactuals and where they became brighter or darker, failures included."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,21 +12,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.datasets import CREDITS
 from reports.figures import signed_difference
 
 CHANGE_MAXIMUM = 0.3
 """Signed change, in [0, 1] image units, that the ends of the colour scale stand for."""
 COLOURS = "RdBu_r"
-ATTRIBUTION = (
-    "Photographs: ELPV data set (Buerhop-Lutz et al. 2018; Deitsch et al. 2019, 2021), "
-    "github.com/zae-bayern/elpv-dataset, CC BY-NC-SA 4.0;\n"
-    "reduced in size, and changed as the columns say. This picture: CC BY-NC-SA 4.0."
-)
+_LETTERS = 140  # of a line of the attribution
+ATTRIBUTION = "\n".join(textwrap.wrap(CREDITS["elpv"].text(), _LETTERS, break_on_hyphens=False))
 DPI = 100
 PICTURE = 128
 """Pixels of a picture in the PNG: twice 64, once 128, so that none is distorted."""
 _GAP, _TEXT, _MIDDLE, _TOP, _BOTTOM = 8, 34, 34, 62, 128  # pixels: between, beneath, blocks, headings, legend
-_LEAST = 720  # pixels: what the longest line at the foot needs
+_LEAST = 760  # pixels: what the longest line at the foot needs
 _BAD = "#b3261e"
 
 

@@ -2,14 +2,17 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
+
+from reports.credits import foot_of
 
 HEAT_MAXIMUM = 0.5
 """The mean absolute difference over channels that the heat map's top colour stands for."""
@@ -49,15 +52,22 @@ def png_data_uri(pixels: np.ndarray, zoom: int = 2) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def picture_grid(frames: dict[str, tuple[pd.DataFrame, Path, Path]], count: int) -> Figure:
+def picture_grid(
+    frames: dict[str, tuple[pd.DataFrame, Path, Path]], count: int, datasets: Iterable[str] = ()
+) -> Figure:
     """Input, then counterfactual and heat map of each cell, for `count` samples that all cells have.
 
     Args:
         frames: cell title -> (samples, inputs folder, images folder).
+        datasets: whose images they are; credits stand at the foot.
     """
     usable = [set(frame.loc[frame["failure"].isna(), "id"]) for frame, _, _ in frames.values()]
     chosen = spread(sorted(set.intersection(*usable)), count)
-    figure = Figure(figsize=(1.15 * len(chosen) + 1.3, 1.3 * (1 + 2 * len(frames))), layout="constrained")
+    width = 1.15 * len(chosen) + 1.3
+    foot = foot_of(datasets, width)
+    height = 1.3 * (1 + 2 * len(frames)) + foot.height
+    share = foot.height / height
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(rect=(0, share, 1, 1 - share)))
     axes = figure.subplots(1 + 2 * len(frames), len(chosen), squeeze=False)
     for column, name in enumerate(chosen):
         for block, (title, (frame, inputs, images)) in enumerate(frames.items()):
@@ -75,4 +85,5 @@ def picture_grid(frames: dict[str, tuple[pd.DataFrame, Path, Path]], count: int)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
+    foot.write(figure)
     return figure

@@ -94,18 +94,17 @@ def write_grid(folders: list[Path], path: Path, count: int = 8) -> Path:
     Raises:
         UsageError: nothing finished.
     """
+    finished = [(folder, cell) for folder in folders for cell in read_suite(folder).cells if cell.status == "ok"]
     frames = {
         cell.method: (
             pd.read_parquet(folder / cell.id / "samples.parquet"),
             folder / f"inputs-{cell.dataset}",
             folder / cell.id / "images",
         )
-        for folder in folders
-        for cell in read_suite(folder).cells
-        if cell.status == "ok"
+        for folder, cell in finished
     }
     if not frames:
         raise UsageError(f"no finished cell in {', '.join(map(str, folders))}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture_grid(frames, count).savefig(path, dpi=110)
+    picture_grid(frames, count, [cell.dataset for _, cell in finished]).savefig(path, dpi=110)
     return path

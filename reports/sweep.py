@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from bench.errors import UsageError
 from bench.images import BadImage, read_image
 from bench.record import RECONSTRUCTIONS, CellRecord, read_suite
+from reports.credits import foot_of
 from reports.figures import signed_difference, spread
 from reports.records import read_table
 
@@ -48,12 +49,14 @@ class Strip:
     Attributes:
         label: method and image.
         counterfactuals: by reference value.
+        dataset: whose images these are; it decides on the credit.
     """
 
     label: str
     original: Picture
     reconstruction: Picture
     counterfactuals: dict[float, Picture]
+    dataset: str = ""
 
 
 def _read(path: Path) -> np.ndarray:
@@ -91,7 +94,7 @@ def _strip(folder: Path, cell: CellRecord, rows: pd.DataFrame) -> Strip:
         else:
             picture = Picture(None, "failed", False)
         found[round(float(row["target"]), 6)] = picture
-    return Strip(f"{cell.method}\n{first['source'][-20:]}", original, reconstruction, found)
+    return Strip(f"{cell.method}\n{first['source'][-20:]}", original, reconstruction, found, cell.dataset)
 
 
 def strips(folders: list[Path], count: int = IMAGES) -> list[Strip]:
@@ -130,7 +133,7 @@ def sweep_figure(found: list[Strip], base: Base) -> Figure:
     """Two lines of pictures a strip: images above, mean signed differences beneath; one fixed colour scale.
 
     Beneath a reconstruction is its difference to the input, beneath a counterfactual that to `base`. Titles of
-    counterfactuals that are not valid are red.
+    counterfactuals that are not valid are red. Credits of the data sets stand at the foot.
 
     Raises:
         UsageError: differences to reconstructions that were not recorded.
@@ -143,11 +146,14 @@ def sweep_figure(found: list[Strip], base: Base) -> Figure:
         )
     targets = sorted({target for strip in found for target in strip.counterfactuals})
     headings = ["input", "reconstruction", *(f"target {target:.3g}" for target in targets)]
-    width, height = _CELL * len(headings) + 1.5, 2.2 * _CELL * len(found) + 0.5
+    width = _CELL * len(headings) + 1.5
+    foot = foot_of((strip.dataset for strip in found), width)
+    height = 2.2 * _CELL * len(found) + 0.5 + foot.height
     figure = Figure(figsize=(width, height))
     figure.set_facecolor("white")
-    layout = {"left": 0.75 / width, "right": 1 - 0.75 / width, "top": 1 - 0.42 / height, "bottom": 0.05 / height}
-    axes = figure.subplots(2 * len(found), len(headings), squeeze=False, gridspec_kw=layout | {"wspace": 0.05})
+    layout = {"left": 0.75 / width, "right": 1 - 0.75 / width, "top": 1 - 0.42 / height}
+    layout |= {"bottom": (0.05 + foot.height) / height, "wspace": 0.05}
+    axes = figure.subplots(2 * len(found), len(headings), squeeze=False, gridspec_kw=layout)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -169,14 +175,16 @@ def sweep_figure(found: list[Strip], base: Base) -> Figure:
     for column, heading in enumerate(headings):
         centre = axes[0, column].get_position()
         figure.text((centre.x0 + centre.x1) / 2, 1 - 0.14 / height, heading, ha="center", va="top", fontsize=8)
-    _colour_bar(figure, width, base)
+    _colour_bar(figure, width, foot.height / height, base)
+    foot.write(figure)
     return figure
 
 
-def _colour_bar(figure: Figure, width: float, base: Base) -> None:
-    """One bar for all differences, at the right edge."""
+def _colour_bar(figure: Figure, width: float, foot: float, base: Base) -> None:
+    """One bar for all differences, at the right edge, above the share `foot` of the height."""
     scale = ScalarMappable(Normalize(-DIFFERENCE_MAXIMUM, DIFFERENCE_MAXIMUM), COLOURS)
-    bar = figure.colorbar(scale, cax=figure.add_axes((1 - 0.62 / width, 0.25, 0.1 / width, 0.5)), extend="both")
+    place = (1 - 0.62 / width, foot + 0.25 * (1 - foot), 0.1 / width, 0.5 * (1 - foot))
+    bar = figure.colorbar(scale, cax=figure.add_axes(place), extend="both")
     bar.ax.tick_params(labelsize=6)
     bar.set_label(f"mean difference to the {base} (beneath the reconstruction: to the input)", fontsize=6.5)
 

@@ -74,7 +74,8 @@ def test_help_is_quick_and_imports_no_torch(tmp_path: Path) -> None:
         (["run", "--method", "acre"], "did you mean 'ac-re'?"),
         (["run", "--dataset", "squares"], "did you mean 'square'?"),
         (["run", "--bakend", "eager"], "--backend"),
-        (["run", "-s", "ac-re.stepsize=1"], "did you mean 'step_size'?"),
+        (["run", "-s", "ac-re.stepsize=1"], "did you mean 'ac-re.step_size'?"),
+        (["validate", "--dataset", "elpv", "-s", "elpv.typ=poly"], "did you mean 'elpv.type'?"),
         (["run", "-s", "metrcs.x=1"], "did you mean 'metrics'?"),
         (["run", "-s", "nonsense"], "section.key=value"),
         (["run", "-c", "papre"], "did you mean 'paper'?"),
@@ -291,10 +292,13 @@ def test_own_images_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_dry_run_and_validate_run_nothing(tmp_path: Path) -> None:
-    for arguments in (["run", "--dry-run"], ["validate"]):
-        done = bench(*arguments, *FEW, "--limit", "4", folder=tmp_path)
+    for arguments, counted in (
+        (["run", "--dry-run", "--limit", "4"], "4 images, 8 slots"),
+        (["validate", "--limit", "1", "--batch-size", "1"], "1 image, 1 slot"),
+    ):
+        done = bench(*arguments, *FEW, folder=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "square--ac-re--eager--s0: 4 images" in done.stdout
+        assert f"square--ac-re--eager--s0: {counted}, device" in done.stdout
         assert '"max_steps":3' in done.stdout
     assert not (tmp_path / "runs").exists()
 

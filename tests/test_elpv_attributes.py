@@ -10,7 +10,7 @@ import pytest
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv import attributes
 from bench.elpv import confounders as study
-from bench.elpv.confounders import OUTER, confounders, groups, summarise, told_by
+from bench.elpv.confounders import OUTER, confounders, group_mean, groups, summarise
 from bench.elpv.modules import MODULE_SIZES, modules
 from methods import noise
 
@@ -208,9 +208,9 @@ def test_an_attribute_of_the_module_is_told_from_one_of_the_cell() -> None:
 def test_what_a_group_alone_tells() -> None:
     module = np.repeat(np.arange(4), 20)
     rows = labelled(module, (module % 2).astype(float))
-    perfect = told_by(rows, pd.Series(module), "module")
+    perfect = group_mean(rows, pd.Series(module), "module")
     assert (perfect.auc, perfect.mae) == (1.0, 0.0)
-    nothing = told_by(rows, pd.Series(module // 2), "half")
+    nothing = group_mean(rows, pd.Series(module // 2), "half")
     assert (nothing.auc, nothing.mae) == (0.5, 0.5)
     rates = groups(rows, pd.Series(module % 2).map({0: "even", 1: "odd"}))
     assert [(each.name, each.cells, each.defect_rate.value) for each in rates] == [("even", 40, 0.0), ("odd", 40, 1.0)]
@@ -225,8 +225,18 @@ def test_the_study_counts_the_training_split(tmp_path: Path) -> None:
     assert found.ranges["rim"] == pytest.approx(OUTER)
     assert {each.name: each.cells for each in found.types} == {"mono": 698, "poly": 1009}
     assert {each.attribute for each in found.attributes} == {*NAMES, "polycrystalline"}
-    by_group = {each.group: each for each in found.told}
+    by_group = {each.group: each for each in found.group_means}
     assert by_group["module"].auc > 0.7 > 0.55 > by_group["cell type"].auc
+
+
+def widths(ranges: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Of the study's ranges, with the digits of `attributes.RANGES`."""
+    return {name: float(f"{high - low:.3g}") for name, (low, high) in ranges.items()}
+
+
+def test_the_ranges_are_those_of_the_committed_study() -> None:
+    committed = json.loads((Path(study.__file__).parents[2] / "reports/results/elpv-confounders.json").read_text())
+    assert list(widths(committed["ranges"]).items()) == list(attributes.RANGES.items())
 
 
 @pytest.mark.slow
@@ -234,9 +244,7 @@ def test_the_command_makes_the_ranges(tmp_path: Path, capsys: pytest.CaptureFixt
     """Two minutes: all photographs of the training split."""
     results = tmp_path / "made" / "r.json"
     assert study.main(["--results", str(results)]) == 0
-    found = json.loads(results.read_text())
-    widths = {name: float(f"{high - low:.3g}") for name, (low, high) in found["ranges"].items()}
-    assert widths == attributes.RANGES
+    assert widths(json.loads(results.read_text())["ranges"]) == attributes.RANGES
     assert "dark area" in capsys.readouterr().out
 
 

@@ -169,9 +169,13 @@ def test_a_larger_limit_contains_a_smaller_one() -> None:
 
 @pytest.mark.parametrize("kind", ["mono", "poly"])
 def test_cells_of_one_type(kind: str) -> None:
-    task = load(type=kind)
-    assert set(manifest().set_index("file").loc[list(task.ids), "type"]) == {kind}
-    assert len(task.ids) == ((manifest()["type"] == kind) & (manifest()["split"] == "test")).sum()
+    task, rows = load(type=kind), manifest().set_index("file")
+    rows = rows[rows["type"] == kind]
+    assert set(rows.loc[list(task.ids), "type"]) == {kind}
+    assert task.ids == tuple(rows.index[rows["split"] == "test"])
+    assert task.held_out.ids == tuple(rows.index[rows["split"] != "train"]), "real images to compare with, too"
+    assert len(task.held_out.images) == len(task.held_out.values) == len(task.held_out.ids)
+    assert set(load(limit=1).held_out.ids) > set(task.held_out.ids), "those of all types are not mixed up with them"
 
 
 def test_the_target_is_what_the_regressor_does_not_see() -> None:

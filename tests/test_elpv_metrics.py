@@ -15,12 +15,13 @@ from bench.datasets.base import HeldOut
 from bench.datasets.elpv import ElpvConfig, ElpvDataset
 from bench.datasets.square_task import SquareConfig, SquareDataset
 from bench.errors import UsageError
-from bench.evaluators import Evaluators, build_evaluators, image_format
+from bench.evaluators import Evaluators, Figures, build_evaluators, image_format
 from bench.faces import FACE_KEYS, may_show_faces
 from bench.images import as_rgb, read_saved, to_float, to_uint8
+from bench.judge import Judge
 from bench.kinds import ROLES
 from bench.networks import RegressorConfig, SmallRegressor
-from bench.realism import NO_FEATURES, Subject
+from bench.realism import NO_FEATURES, Subject, oracle_features
 from bench.record import Journal
 from bench.sections import MetricsConfig
 from bench.target_class import DISTANCE, ORIGINALS, group_by_target, held_out_digest, target_class_realism
@@ -133,11 +134,17 @@ def subject(cell: Cell, saved: np.ndarray, kept: list[bool]) -> Subject:
     return Subject(pairs, cell.task.ids, np.array(kept), np.array(kept), faces=False)
 
 
+def class_realism(cell: Cell, saved: np.ndarray, kept: list[bool], oracle: str = "oracle") -> Figures:
+    """The distances of counterfactuals, on the features of `two_pixels`."""
+    own = subject(cell, saved, kept)
+    return target_class_realism(own, cell.task, oracle_features(two_pixels, own.pairs), oracle)
+
+
 def test_the_distance_is_the_mean_over_targets_weighted_by_counterfactuals(grey: Cell) -> None:
     originals = grey.task.images
     saved = np.stack([to_uint8(sample.image.numpy()) for sample in toy_samples(12, 1)])[6:]
     kept = [True, True, True, True, True, False]
-    found = target_class_realism(subject(grey, saved, kept), grey.task, two_pixels, "oracle")
+    found = class_realism(grey, saved, kept)
     real = two_pixels(to_float(grey.task.held_out.images))
 
     def expected(images: np.ndarray) -> float:
@@ -155,7 +162,7 @@ def test_the_distance_is_the_mean_over_targets_weighted_by_counterfactuals(grey:
     assert "0: 3 counterfactuals, 8 real images; 1: 2 counterfactuals, 8 real images" in found.notes[DISTANCE]
     prints = {key: facts["fingerprint"] for key, facts in found.definitions.items()}
     assert prints.keys() == TARGET_CLASS and len(set(prints.values())) == 2
-    other = target_class_realism(subject(grey, saved, kept), grey.task, two_pixels, "another oracle")
+    other = class_realism(grey, saved, kept, "another oracle")
     assert other.definitions[DISTANCE]["fingerprint"] != prints[DISTANCE]
 
 
@@ -164,21 +171,28 @@ def test_images_like_the_real_ones_of_their_target_come_nearer_than_their_origin
     saved = np.concatenate([real[:3], real[8:11]])
     opposite = dataclasses.replace(grey.task, images=np.concatenate([real[8:11], real[:3]]))
     cell = dataclasses.replace(grey, task=opposite)
-    found = target_class_realism(subject(cell, saved, [True] * 6), opposite, two_pixels, "oracle")
+    found = class_realism(cell, saved, [True] * 6)
     assert found.summary[DISTANCE].value < 0.1 * found.summary[ORIGINALS].value
 
 
-@pytest.mark.parametrize(
-    ("kept", "features", "words"),
-    [
-        ([True] * 6, None, NO_FEATURES),
-        ([True, False, False, True, False, False], two_pixels, "0: 1 counterfactuals, 8 real images"),
-    ],
-)
-def test_a_distance_that_cannot_be_measured_says_why(grey: Cell, kept: list[bool], features, words: str) -> None:
-    found = target_class_realism(subject(grey, grey.task.images, kept), grey.task, features, "oracle")
-    assert {key: estimate.value for key, estimate in found.summary.items()} == dict.fromkeys(TARGET_CLASS)
-    assert all(words in found.notes[key] for key in TARGET_CLASS) and not found.definitions
+def test_a_distance_that_cannot_be_measured_says_why(grey: Cell) -> None:
+    images = grey.task.images
+    featureless = target_class_realism(subject(grey, images, [True] * 6), grey.task, None, "oracle")
+    few = class_realism(grey, images, [True, False, False, True, False, False])
+    none = class_realism(grey, images, [False] * 6)
+    for found, words in ((featureless, NO_FEATURES), (few, "0: 1 counterfactuals, 8"), (none, "0: 0 counterfactuals")):
+        assert {key: estimate.value for key, estimate in found.summary.items()} == dict.fromkeys(TARGET_CLASS)
+        assert all(words in found.notes[key] for key in TARGET_CLASS) and not found.definitions
+
+
+def test_the_oracle_looks_at_every_image_once(grey: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    own = Judge.oracle_features
+    monkeypatch.setattr(Judge, "oracle_features", lambda judge, images: seen.append(len(images)) or own(judge, images))
+    record, _ = run_cell(grey, tmp_path)
+    assert record.summary["realism/oracle_feature_distance"].value is not None
+    assert record.summary[DISTANCE].value is not None
+    assert sum(seen) == 2 * 6 + 16, "six originals, six counterfactuals and sixteen real images"
 
 
 def test_a_grey_cell_has_every_figure_and_none_moves_when_a_type_classifier_comes(grey: Cell, tmp_path: Path) -> None:

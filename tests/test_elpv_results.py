@@ -277,7 +277,7 @@ def test_only_common_images_are_compared(copied: Path) -> None:
     edit_samples(copied, "ac-re", lambda frame: frame.iloc[1:4])
     found = Results([copied])
     assert len(found.ids) == 3 and all(len(frame) == 3 for frame in found.tables.values())
-    content = found.content("c")
+    content = found.content()
     assert content["methods"]["pgd-re"]["left_out_images"] == LIMIT - 3
     assert "target_class_distance" not in content["methods"]["pgd-re"]["all"], "that is of the whole cell"
     assert "target_class_distance" in content["methods"]["ac-re"]["all"]
@@ -287,7 +287,7 @@ def test_a_record_of_several_reference_values(copied: Path, capsys: pytest.Captu
     edit_samples(copied, "ac-re", lambda frame: frame.assign(source=frame["id"].to_numpy()[[0, 0, 1, 1, 2, 2]]))
     found = Results([copied])
     assert list(found.granular) == ["ac-re"] and list(found.cells) == ["pgd-re", "diffae-re"]
-    entry = found.content("c")["granular"]["ac-re"]
+    entry = found.content()["granular"]["ac-re"]
     assert entry["images"] == 3 and {"to 0", "to 1", "paths", "record"} <= set(entry)
     assert main([str(copied)]) == 0
     assert "ac-re: 3 images, every reference value" in capsys.readouterr().out

@@ -92,6 +92,12 @@ def test_a_folder_without_the_photographs_is_named(tmp_path: Path) -> None:
         open_data("elpv/valid-64", CPU, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", "all", "Valid", "valid-96", "valid-64-mono", "valid-type", "valid-64-type-x"])
+def test_a_split_that_there_is_not_is_named(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^elpv/{name}: not a split of ELPV; SPLIT, SPLIT-SIZE or SPLIT-SIZE-type"):
+        open_data(f"elpv/{name}", CPU, None)
+
+
 @pytest.mark.parametrize("name", ELPV)
 def test_every_recipe_trains_on_grey_images(name: str, tmp_path: Path) -> None:
     trainer = Trainer(short(name, batch_size=2), LittleCells(), tmp_path)

@@ -1,6 +1,7 @@
 """The library call: the same search as the harness's, nothing written, clear errors."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from backends.eager import EagerBackend, EagerConfig
 from bench import explain
 from bench.errors import UsageError
 from bench.explaining import Explanation
-from bench.images import to_float, to_uint8
+from bench.images import centre_resize, to_float, to_uint8
 from methods.ac_re import AcRe, AcReConfig
 from methods.search import Sample, SlotSearch
 from tests.conftest import CPU, SIZE, randomise, toy_samples
@@ -145,6 +146,32 @@ def test_a_failed_sample_says_why(networks: dict[str, nn.Module], pixels: np.nda
     assert [found.failures[0], found.failures[2]] == [None, None]
 
 
+def test_a_regressor_that_cannot_take_the_images(networks: dict[str, nn.Module]) -> None:
+    with pytest.raises(UsageError, match="regressor: it cannot take images"):
+        explain(networks["regressor"], np.full((1, 3, 8, 8), 0.5), 0.7, "pgd-re")
+
+
+GREY = np.linspace(0, 255, 300 * 300).astype(np.uint8).reshape(1, 300, 300, 1)
+
+
+@pytest.mark.parametrize(("method", "role"), [("ac-re", "ddpm"), ("diffae-re", "diffae")])
+def test_photographs_as_published_are_told_the_size_of_the_shipped_networks(method: str, role: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        explain("elpv-regressor", GREY, 1.0, method, f"elpv-{role}")
+    hint = "shrink each image, uint8 (H, W, C), with bench.images.centre_resize(image, 64)"
+    assert str(caught.value) == f"images are 300x300 grey; the network for '{role}' needs 64x64 grey; {hint}"
+    assert centre_resize(GREY[0], 64).shape == (64, 64, 1)
+
+
+def test_the_documented_example_of_photographs_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs/own-models.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "elpv_files" in block]
+    names: dict[str, Any] = {}
+    exec(code.replace("[:4]", "[:1]").replace("ids=names", "ids=names, max_steps=1, inversion_steps=5"), names)
+    assert names["images"].shape == (1, 64, 64, 1)
+    assert f"# {float(names['found'].start[0]):.2f} -> " in code
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -153,7 +180,12 @@ def test_a_failed_sample_says_why(networks: dict[str, nn.Module], pixels: np.nda
         ({"images": np.zeros((1, 3, 16, 16), np.int64)}, "or uint8 in 0..255"),
         ({"images": np.zeros((1, 3, 16, 12), np.uint8)}, "square images"),
         ({"images": np.zeros((0, 3, 16, 16), np.uint8)}, "square images"),
-        ({"images": np.full((1, 3, 8, 8), 0.5)}, "regressor: it cannot take images"),
+        (
+            {"images": np.zeros((2, 16, 16), np.uint8)},
+            r"grey ones of shape \(N, H, H\) are given as images\[..., None\]$",
+        ),
+        ({"images": np.full((1, 3, 8, 8), 0.5)}, "images are 8x8 RGB; the network for 'ddpm' needs 16x16 RGB$"),
+        ({"images": np.zeros((1, 300, 300, 3), np.uint8)}, r"needs 16x16 RGB; shrink .*centre_resize\(image, 16\)$"),
         ({"targets": [0.1, 0.2]}, "one for each of the 3 images"),
         ({"targets": float("nan")}, "every value has to be finite"),
         ({"ids": ["a", "a", "b"]}, "3 different names"),

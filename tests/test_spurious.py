@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from bench.attribute_meters import classifier_meter, elpv_meter, meter_of, probabilities, square_meter, type_values
@@ -27,6 +29,7 @@ from bench.spurious import Ranking, _chance, _parse, main, rank_cell
 from bench.suite import run_suite
 from methods import noise
 from metrics.association import CLEAR, MIN_IMAGES, PERMUTATIONS, Association, Changes, associations, flips, shifts
+from reports.spurious import COLOURS, association_figure
 from tests.tiny_cell import run_cell, tiny_cell
 
 CELL = "square--diffae-re--eager--s0"
@@ -407,6 +410,28 @@ def test_a_classifier_measures_records_of_any_data(networks: dict[str, nn.Module
     assert by_name["Bald"].association.value == 0
 
 
+# Figure
+
+
+def ranked(own: tuple[str, ...]) -> Ranking:
+    """The planted attributes: "against" and "with" move, the others do not."""
+    return Ranking(
+        run="r", cell="c", dataset="elpv", method="m", backend="b", weights={}, rows=40, images=40, upward=20,
+        downward=20, left_out={}, source="s", baseline="input", unit="share", own=own,
+        attributes=associations(*planted(40), generator()),
+    )  # fmt: skip
+
+
+def test_a_bar_has_the_colour_of_what_the_regressor_is_asked_for() -> None:
+    ranking = ranked(own=("with", "none"))
+    figure = association_figure([ranking], 15)
+    bars = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    colours = {each.attribute: bar.get_facecolor() for each, bar in zip(ranking.attributes, bars, strict=True)}
+    kinds = {"with": "own", "against": "other", "drift": "unclear", "none": "unclear"}
+    assert colours == {name: to_rgba(COLOURS[kind]) for name, kind in kinds.items()}
+    assert len({to_rgba(colour) for colour in COLOURS.values()}) == len(COLOURS)
+
+
 # Solar cells
 
 
@@ -493,11 +518,7 @@ class Endless(nn.Module):
 
 
 def test_what_is_asked_for_and_comes_later_is_told() -> None:
-    ranking = Ranking(
-        run="r", cell="c", dataset="elpv", method="m", backend="b", weights={}, rows=40, images=40, upward=20,
-        downward=20, left_out={}, source="s", baseline="input", unit="share", own=("none", "with"),
-        attributes=associations(*planted(40), generator()),
-    )  # fmt: skip
+    ranking = ranked(own=("none", "with"))
     assert ranking.verdict().startswith("against moves most: -0.4")
     told = ranking.verdict().split("; ")[1:]
     assert [text.partition(",")[0] for text in told] == ["with", "none"] and "which is asked for, 0.19" in told[0]

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -403,6 +404,11 @@ def test_the_age_oracle_trains_the_whole_network(decision: Initial, tmp_path: Pa
         ("celebahq/regressor", {}, "give it with --from"),
         ("square/regressor", {"initial": Path("x.safetensors")}, "starts from random weights"),
         ("square/regressor", {"data": Path("faces")}, "generates its own data"),
+        (
+            "elpv/regressor",
+            {"data": Path("/nowhere")},
+            "^--data /nowhere: not a folder; give the one that holds images/",
+        ),
         ("celebahq/regressor", {"initial": SHIPPED / "square-regressor.safetensors"}, "'steex-decision-densenet' is"),
         ("celebahq/regresor", {}, "did you mean 'celebahq/regressor'"),
     ],
@@ -412,6 +418,17 @@ def test_options_that_do_not_belong_to_the_recipe(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         train_and_export(name, tmp_path / "w", "cpu", 1, False, tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_photographs_that_are_not_there_are_asked_for_by_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"cell\d+.png: cannot be read .* give a whole copy of its folder data/$"):
+        train_and_export("elpv/type", tmp_path / "w", "cpu", 1, False, tmp_path, data=tmp_path)
+    monkeypatch.setitem(sys.modules, "elpv_dataset", None)  # as Python itself marks a module that is not there
+    with pytest.raises(UsageError, match=r"install it with .* give a copy of its folder data/ with --data DIR$"):
+        train_and_export("elpv/type", tmp_path / "w", "cpu", 1, False, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bench.datasets import PACKAGES
+from bench.datasets import CREDITS, PACKAGES
 from bench.errors import UsageError
 from bench.images import BadImage, centre_resize, read_image
 
 Split = Literal["train", "valid", "test"]
 
 PACKAGE = PACKAGES["elpv"]
-LICENCE = "CC BY-NC-SA 4.0"
+LICENCE = CREDITS["elpv"].licence
 COUNT, SIDE = 2624, 300
 """Number of images, and their height and width as published."""
 TEST_SHARE, VALID_SHARE = 0.25, 0.1
@@ -32,21 +32,24 @@ _LINE = re.compile(r"(images/\w+\.png)\s+(0\.0|0\.333\d*|0\.666\d*|1\.0)\s+(mono
 _COLUMNS = ("file", "sha256", "probability", "type", "split")
 
 
-def data_folder(path: str) -> Path:
+def data_folder(path: str, option: str = "-s elpv.path=") -> Path:
     """The folder that holds `images/` and `labels.csv`: `path`, or the installed package's where it is empty.
+
+    Args:
+        option: what the path was given with, for errors; the path follows it.
 
     Raises:
         UsageError: the package is not installed, or the folder is not there.
     """
     if path:
         if not Path(path).is_dir():
-            raise UsageError(f"elpv.path={path}: not a folder; give the one that holds images/ and labels.csv")
+            raise UsageError(f"{option}{path}: not a folder; give the one that holds images/ and labels.csv")
         return Path(path)
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise UsageError(
-            f"--dataset elpv needs the package elpv-dataset (87 MB, {LICENCE}); install it with "
-            "`pip install '.[elpv]'`, or give a copy of its folder data/ with -s elpv.path=DIR"
+            f"elpv needs the package elpv-dataset (87 MB, {LICENCE}); install it with `pip install '.[elpv]'`, or "
+            f"give a copy of its folder data/ with {option}DIR"
         )
     return Path(spec.origin).parent / "data"
 
@@ -108,8 +111,8 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); install elpv-dataset again, or let elpv.path be a whole "
-            "copy of its folder data/"
+            f"{path}: cannot be read ({error.strerror}); install elpv-dataset again, or give a whole copy of its "
+            "folder data/"
         ) from error
 
 

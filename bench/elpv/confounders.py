@@ -8,8 +8,6 @@ cells and the make of the busbars change, there are 44 blocks, as many as the da
 """
 
 import argparse
-import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -23,8 +21,8 @@ from bench.cli_options import console, ending
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv import attributes
 from bench.elpv.modules import MODULE_SIZES, modules
-from bench.images import write_bytes
 from bench.progress import Display
+from bench.study_results import add_photographs, study_parser, write_results
 from methods import noise
 from metrics.intervals import LEVEL, RESAMPLES, Estimate, rate_estimate
 from metrics.regression import auc, mean_absolute_error
@@ -70,11 +68,11 @@ class Confounder(BaseModel):
     between: float | None
 
 
-class Told(BaseModel):
-    """How well the mean probability of a cell's group in the training split tells the probability of other cells.
+class GroupMean(BaseModel):
+    """A baseline that sees no pixel: the mean probability of a cell's group in the training split, on the test split.
 
     Attributes:
-        auc: of any defect against none, on the test split; `mae` of the probability.
+        auc: of any defect against none; `mae` of the probability.
     """
 
     group: str
@@ -89,7 +87,7 @@ class Study(BaseModel):
     ranges: dict[str, tuple[float, float]]
     types: list[Group]
     modules: list[Group]
-    told: list[Told]
+    group_means: list[GroupMean]
     attributes: list[Confounder]
 
 
@@ -103,13 +101,18 @@ def groups(rows: pd.DataFrame, by: pd.Series) -> list[Group]:
     return found
 
 
-def told_by(rows: pd.DataFrame, by: pd.Series, name: str) -> Told:
-    """What the group alone tells of the test split, from the training split's rows of the same manifest."""
+def group_mean(rows: pd.DataFrame, by: pd.Series, name: str) -> GroupMean:
+    """The baseline of one grouping.
+
+    Args:
+        rows: of a manifest, both splits.
+        by: the group of every row; each has cells in the training split.
+    """
     train, test = ((rows["split"] == split).to_numpy() for split in ("train", "test"))
     means = rows["probability"][train].groupby(by[train]).mean()
     predicted = by[test].map(means).to_numpy(np.float64)
     true = rows["probability"][test].to_numpy()
-    return Told(group=name, auc=auc(predicted, true > 0), mae=mean_absolute_error(predicted, true))
+    return GroupMean(group=name, auc=auc(predicted, true > 0), mae=mean_absolute_error(predicted, true))
 
 
 def confounders(names: tuple[str, ...], values: np.ndarray, rows: pd.DataFrame) -> list[Confounder]:
@@ -212,7 +215,7 @@ def summarise(values: np.ndarray, rows: pd.DataFrame, every: pd.DataFrame) -> St
         ranges={name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)},
         types=groups(rows, rows["type"]),
         modules=groups(rows, pd.Series(modules(rows["file"]) + 1).map("{:02d}".format)),
-        told=[told_by(every, every["type"], "cell type"), told_by(every, number, "module")],
+        group_means=[group_mean(every, every["type"], "cell type"), group_mean(every, number, "module")],
         attributes=confounders(("polycrystalline", *names), np.column_stack([poly, values]), rows),
     )
 
@@ -246,9 +249,8 @@ def _signed(value: float | None) -> str:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.elpv.confounders", description=__doc__.splitlines()[0])
-    parser.add_argument("--path", default="", help="folder with images/ (default: that of the package elpv-dataset)")
-    parser.add_argument("--results", type=Path, help="JSON of every figure")
+    parser = study_parser("bench.elpv.confounders", __doc__)
+    add_photographs(parser)
     return parser.parse_args(arguments)
 
 
@@ -257,19 +259,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the tables; returns the exit code."""
     given = _parse(arguments)
     with Display() as display:
-        found = study(data_folder(given.path), display)
+        found = study(data_folder(given.path, "--path "), display)
     if given.results:
-        command = shlex.join(["python", "-m", "bench.elpv.confounders", *(arguments or sys.argv[1:])])
-        content = {"command": command, **found.model_dump(mode="json")}
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(given.results, (json.dumps(content, indent=1) + "\n").encode())
+        write_results(given.results, "bench.elpv.confounders", arguments, found.model_dump(mode="json"))
     out = console()
     out.print(_group_table(f"{found.images} images of the training split, by type", found.types))
     out.print(_group_table("by module, as the file numbers suggest it", found.modules))
     out.print(_attribute_table(found))
-    for each in found.told:
+    for each in found.group_means:
         out.print(
-            f"the {each.group} alone tells defects of the test split with AUC {each.auc:.3f}, MAE {each.mae:.3f}",
+            f"mean label by {each.group}, no pixel seen, on the test split: AUC {each.auc:.3f}, MAE {each.mae:.3f}",
             highlight=False,
         )
     return 0

@@ -1,24 +1,34 @@
-"""What the split of ELPV does not keep apart: neighbouring cells. `python -m bench.elpv.neighbours` prints the figures.
+"""What the split of ELPV does not keep apart: neighbouring cells.
+
+    python -m bench.elpv.neighbours [--path DIR] [--results FILE.json]
 
 The file numbers follow the modules: cells of one module stand together, row by row. The labels name no module, so
 bench/elpv/modules.py infers it; the split by file name puts cells of one module on both sides.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 from scipy.ndimage import gaussian_filter
 
+from bench.cli_options import ending
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv.modules import modules as modules_of
-from bench.errors import UsageError
+from bench.study_results import add_photographs, study_parser, write_results
 from metrics.regression import auc, mean_absolute_error, spearman
 
 FOLDS = 4
 SIMILAR = 0.9
 """Correlation of two patterns from which they look like one cell photographed twice."""
+NEAR = 10
+"""File numbers within which two cells are neighbours."""
+COUNTS = (1, 2, 4, 8)
+"""Numbers of nearest cells that are tried on the validation split."""
 _DARK = 40
 """Mean grey level below which a cell shows no pattern to compare."""
 _BLUR = 4.0
@@ -26,6 +36,48 @@ _BLUR = 4.0
 _AROUND = 15
 """Cells before and after whose mean is what a module's cells have in common, such as busbars."""
 _RIDGE = 30.0
+
+
+class Quality(BaseModel):
+    """How well the defect probability is predicted; `auc` is of any defect against none."""
+
+    mae: float
+    spearman: float
+    auc: float
+
+
+class Alike(BaseModel):
+    """Cells of the test split whose pattern is like that of a cell of the training split.
+
+    Attributes:
+        tested: cells that are not all dark; `alike` of them correlate above SIMILAR with a training cell.
+        near: share of those whose partner is within NEAR file numbers; `same_label` that is sound or defective like it.
+    """
+
+    tested: int
+    alike: int
+    near: float
+    same_label: float
+
+
+class Study(BaseModel):
+    """Everything that is found.
+
+    Attributes:
+        cells, modules: of the data set; modules are inferred.
+        nearest: the number of nearest file numbers whose mean label is the guess, best on the validation split.
+        by_number, ridge: on the test split: that guess, and ridge regression on pixels.
+        ridge_cells, ridge_modules: ridge regression on all cells, in folds of single cells and of whole modules.
+    """
+
+    cells: int
+    modules: int
+    nearest: int
+    by_number: Quality
+    alike: Alike
+    ridge: Quality
+    ridge_cells: Quality
+    ridge_modules: Quality
 
 
 def by_number(known: np.ndarray, values: np.ndarray, asked: np.ndarray, count: int) -> np.ndarray:
@@ -72,58 +124,94 @@ def left_out(images: np.ndarray, values: np.ndarray, groups: np.ndarray) -> np.n
     return predicted
 
 
-def _figures(predicted: np.ndarray, values: np.ndarray) -> str:
-    error, rank = mean_absolute_error(predicted, values), spearman(predicted, values)
-    return f"MAE {error:.3f}, Spearman {rank:.2f}, AUC {auc(predicted, values > 0):.3f}"
+def _quality(predicted: np.ndarray, values: np.ndarray) -> Quality:
+    return Quality(
+        mae=mean_absolute_error(predicted, values),
+        spearman=spearman(predicted, values),
+        auc=auc(predicted, values > 0),
+    )
 
 
-def _similar(rows: pd.DataFrame, images: np.ndarray) -> Iterator[str]:
+def _alike(rows: pd.DataFrame, images: np.ndarray) -> Alike:
     """Test cells that a training cell looks like, as they are: not mirrored or turned."""
     own, bright = patterns(images), images.mean(axis=(1, 2)) >= _DARK
     tested = np.flatnonzero((rows["split"] == "test") & bright)
     known = np.flatnonzero(rows["split"] == "train")
     correlation = own[tested] @ own[known].T
     partner, alike = known[correlation.argmax(axis=1)], correlation.max(axis=1) > SIMILAR
-    values = rows["probability"].to_numpy()
+    defective = rows["probability"].to_numpy() > 0
     distance = np.abs(tested - partner)[alike]
-    same = (values[tested] > 0)[alike] == (values[partner] > 0)[alike]
-    yield f"test cells whose pattern correlates above {SIMILAR} with a training cell's: {alike.sum()} of {len(tested)}"
-    yield f"  share of them within 10 file numbers of it: {np.mean(distance <= 10):.2f}"
-    yield f"  share of them that are defective or sound as it is: {same.mean():.2f}"
+    same = (defective[tested] == defective[partner])[alike]
+    return Alike(
+        tested=len(tested), alike=int(alike.sum()), near=float(np.mean(distance <= NEAR)), same_label=float(same.mean())
+    )
 
 
-def report() -> Iterator[str]:
-    """The figures, a line each.
+def study(folder: Path) -> Study:
+    """Every figure.
+
+    Args:
+        folder: from `data_folder`.
 
     Raises:
-        UsageError: the package elpv-dataset is not installed.
+        UsageError: a file that is missing, damaged or not the manifest's.
     """
     rows = manifest()
-    images = read_pixels(data_folder(""), rows, 64)[..., 0]
+    images = read_pixels(folder, rows, 64)[..., 0]
     values, split = rows["probability"].to_numpy(), rows["split"].to_numpy()
     numbers, modules = np.arange(len(rows)), modules_of(rows["file"])
     train, valid, test = (np.flatnonzero(split == name) for name in ("train", "valid", "test"))
-    yield f"{len(rows)} cells, {len(np.unique(modules))} inferred modules"
-    count = min(
-        (1, 2, 4, 8), key=lambda k: mean_absolute_error(by_number(train, values[train], valid, k), values[valid])
-    )
-    guess = by_number(train, values[train], test, count)
-    yield f"test split, mean label of the {count} nearest training file numbers: {_figures(guess, values[test])}"
-    yield from _similar(rows, images)
+
+    def guess(asked: np.ndarray, count: int) -> np.ndarray:
+        return by_number(train, values[train], asked, count)
+
+    nearest = min(COUNTS, key=lambda count: mean_absolute_error(guess(valid, count), values[valid]))
     flat = images.reshape(len(images), -1) / 255.0
-    yield f"test split, ridge regression: {_figures(ridge(flat[train], values[train], flat[test]), values[test])}"
-    for name, groups in (("single images", numbers), ("whole modules", modules)):
-        yield f"all cells, {name} left out, ridge regression: {_figures(left_out(flat, values, groups), values)}"
+    return Study(
+        cells=len(rows),
+        modules=len(np.unique(modules)),
+        nearest=nearest,
+        by_number=_quality(guess(test, nearest), values[test]),
+        alike=_alike(rows, images),
+        ridge=_quality(ridge(flat[train], values[train], flat[test]), values[test]),
+        ridge_cells=_quality(left_out(flat, values, numbers), values),
+        ridge_modules=_quality(left_out(flat, values, modules), values),
+    )
 
 
-def main() -> int:
-    """Print the report; returns the exit code."""
-    try:
-        for line in report():
-            print(line, flush=True)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+def lines(found: Study) -> Iterator[str]:
+    """The figures for people, a line each."""
+    alike = found.alike
+    yield f"{found.cells} cells, {found.modules} inferred modules"
+    yield (f"test split, mean label of the {found.nearest} nearest training file numbers: {_describe(found.by_number)}")
+    yield (
+        f"test cells whose pattern correlates above {SIMILAR} with a training cell's: {alike.alike} of {alike.tested}"
+    )
+    yield f"  share of them within {NEAR} file numbers of it: {alike.near:.2f}"
+    yield f"  share of them that are defective or sound as it is: {alike.same_label:.2f}"
+    yield f"test split, ridge regression: {_describe(found.ridge)}"
+    yield f"all cells, single images left out, ridge regression: {_describe(found.ridge_cells)}"
+    yield f"all cells, whole modules left out, ridge regression: {_describe(found.ridge_modules)}"
+
+
+def _describe(quality: Quality) -> str:
+    return f"MAE {quality.mae:.3f}, Spearman {quality.spearman:.2f}, AUC {quality.auc:.3f}"
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = study_parser("bench.elpv.neighbours", __doc__)
+    add_photographs(parser)
+    return parser.parse_args(arguments)
+
+
+@ending
+def main(arguments: list[str] | None = None) -> int:
+    """Print the figures; returns the exit code."""
+    given = _parse(arguments)
+    found = study(data_folder(given.path, "--path "))
+    if given.results:
+        write_results(given.results, "bench.elpv.neighbours", arguments, found.model_dump(mode="json"))
+    print(*lines(found), sep="\n")
     return 0
 
 

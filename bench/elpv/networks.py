@@ -1,14 +1,12 @@
 """How well the shipped networks of ELPV predict, beside guesses that see less, under the rules that others use.
 
-    python -m bench.elpv.networks [--results FILE.json]
+    python -m bench.elpv.networks [--path DIR] [--results FILE.json]
 
 All figures are of the test split. Published accuracies and AUCs of this data set differ in what counts as defective:
 any probability above 0, one above 0.5, or 0 against 1 without the cells that the expert was unsure about.
 """
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +17,9 @@ from scipy import stats
 
 from bench.checkpoints import load_network
 from bench.cli_options import console, ending
-from bench.datasets.elpv_files import manifest
+from bench.datasets.elpv_files import data_folder, manifest
 from bench.elpv.neighbours import by_number
-from bench.images import write_bytes
+from bench.study_results import add_photographs, study_parser, write_results
 from bench.training.data import ElpvData
 from bench.training.elpv_figures import SIZE, linear_predictions, predictions, split_data
 from methods import noise
@@ -66,13 +64,16 @@ def estimate(statistic: Statistic, predicted: np.ndarray, true: np.ndarray, gene
     return Estimate(value=value, low=found.confidence_interval.low, high=found.confidence_interval.high, n=len(true))
 
 
-def guesses() -> tuple[dict[str, np.ndarray], np.ndarray]:
+def guesses(folder: Path | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Predictions on the test split by who makes them, float64 (N,) each, and the true probabilities.
+
+    Args:
+        folder: with the photographs; None for the installed package's.
 
     Raises:
         UsageError: the package elpv-dataset is not installed, or shipped weights are missing.
     """
-    train, valid, test = (split_data(f"{name}-{SIZE}", None) for name in ("train", "valid", "test"))
+    train, valid, test = (split_data(f"{name}-{SIZE}", folder) for name in ("train", "valid", "test"))
     rows = manifest()
     splits, values = rows["split"].to_numpy(), rows["probability"].to_numpy()
     true = values[splits == "test"]
@@ -88,9 +89,9 @@ def _predicted(name: str, test: ElpvData) -> np.ndarray:
     return predictions(load_network(f"elpv-{name}", name).network, test)
 
 
-def study() -> dict[str, dict[str, Estimate]]:
-    """Every statistic of every guess; a constant has an error only."""
-    found, true = guesses()
+def study(folder: Path | None = None) -> dict[str, dict[str, Estimate]]:
+    """Every statistic of every guess (`guesses`); a constant has an error only."""
+    found, true = guesses(folder)
     generator = noise.numpy_generator("bootstrap", "elpv networks")
     return {
         name: {
@@ -109,20 +110,22 @@ def _table(found: dict[str, dict[str, Estimate]]) -> Table:
     return made
 
 
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = study_parser("bench.elpv.networks", __doc__)
+    add_photographs(parser)
+    return parser.parse_args(arguments)
+
+
 @ending
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.elpv.networks", description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, help="JSON of every figure")
-    given = parser.parse_args(arguments)
-    found = study()
+    given = _parse(arguments)
+    found = study(data_folder(given.path, "--path "))
     if given.results:
-        command = shlex.join(["python", "-m", "bench.elpv.networks", *(arguments or sys.argv[1:])])
         figures = {
             name: {key: each.model_dump(mode="json") for key, each in row.items()} for name, row in found.items()
         }
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(given.results, (json.dumps({"command": command, "figures": figures}, indent=1) + "\n").encode())
+        write_results(given.results, "bench.elpv.networks", arguments, {"figures": figures})
     console().print(_table(found))
     return 0
 

@@ -7,8 +7,6 @@ any generative model (docs/baselines.md): a method whose counterfactuals mean so
 """
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -41,6 +39,7 @@ from bench.elpv.records import (
 from bench.elpv.tables import method_tables, print_tables, value_table
 from bench.errors import UsageError
 from bench.images import write_bytes
+from bench.study_results import study_parser, write_results
 from reports.elpv_gallery import Line, Shown, gallery_png
 from reports.records import Cell
 from reports.table import Table
@@ -118,9 +117,9 @@ class Results:
             found.append(value_table(caption, granular(cell.samples, method)))
         return found
 
-    def content(self, command: str) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Everything as plain JSON."""
-        made: dict[str, Any] = {"command": command, "licence_of_the_images": LICENCE}
+        made: dict[str, Any] = {"licence_of_the_images": LICENCE}
         if self.cells:
             first = next(iter(self.cells))
             frame = self.tables[first]
@@ -224,9 +223,8 @@ def write_gallery(results: Results, path: Path, first: int, methods: Sequence[st
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.elpv.results", description=__doc__.splitlines()[0])
+    parser = study_parser("bench.elpv.results", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished `bench run`")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of every figure")
     parser.add_argument("--gallery", type=Path, metavar="FILE", help="PNG of the first counterfactuals")
     parser.add_argument("--first", type=int, default=6, metavar="N", help="images of each reference value (default: 6)")
     parser.add_argument("--methods", default=",".join(SHOWN), metavar="A,B", help="methods of the gallery")
@@ -245,9 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.gallery:
         write_gallery(results, given.gallery, given.first, [name for name in given.methods.split(",") if name])
     if given.results:
-        command = shlex.join(["python", "-m", "bench.elpv.results", *(arguments or sys.argv[1:])])
-        given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(given.results, (json.dumps(results.content(command), indent=1) + "\n").encode())
+        write_results(given.results, "bench.elpv.results", arguments, results.content())
     print_tables(results.printed(), given.markdown)
     if results.cells and FLOOR not in results.cells:
         print(f"no run of {FLOOR} among them, so nothing is compared with the floor", file=sys.stderr)

@@ -18,14 +18,14 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     ("search failed", "failure_rate", 3),
     ("success, fresh noise", "noise_success_rate", 3),
     ("oracle - target", "oracle_target_mae", 3),
-    ("the same, unchanged images", "oracle_target_mae_before", 3),
+    ("oracle - target, unchanged images", "oracle_target_mae_before", 3),
     ("share of the oracle's way", "oracle_share", 3),
     ("oracle - regressor", "oracle_regressor_mae", 3),
     ("minus the floor's", "difference", 3),
     ("where both are valid", "difference_both_valid", 3),
     ("type preserved", "type_preserved", 3),
     ("distance to the target class", "target_class_distance", 2),
-    ("the same, unchanged images", "target_class_distance_originals", 2),
+    ("distance, unchanged images", "target_class_distance_originals", 2),
     ("change L1", "change_l1", 4),
     ("changed area", "changed_area", 3),
     ("LPIPS", "lpips", 3),
@@ -35,6 +35,7 @@ ROWS: tuple[tuple[str, str, int], ...] = (
     *((f"{name} change", key, 4) for key, name in DEFECTS.items()),
     ("steps", "steps", 1),
     ("s / image", "seconds_per_image", 2),
+    ("s / valid counterfactual", "seconds_per_valid", 2),
 )
 """(label, figure, decimals) of the printed tables."""
 BY_VALUE = {
@@ -55,7 +56,10 @@ def method_tables(by_method: Mapping[str, Groups], counts: Mapping[str, int]) ->
         counts: group -> photographs.
     """
     return [
-        _method_table(f"{group}: {count} images", {method: found[group] for method, found in by_method.items()})
+        _method_table(
+            f"{group}: {count} {'image' if count == 1 else 'images'}",
+            {method: found[group] for method, found in by_method.items()},
+        )
         for group, count in counts.items()
     ]
 

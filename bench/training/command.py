@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench.checkpoints import load_kind
+from bench.datasets.elpv_files import data_folder
 from bench.errors import UsageError
 from bench.listing import RECIPES as NAMES
 from bench.registry import check_name
@@ -46,6 +47,15 @@ def _initial(recipe: Recipe, file: Path | None) -> Initial | None:
     return Initial(loaded.network, loaded.sha256)
 
 
+def _data_folder(recipe: Recipe, given: Path | None) -> Path | None:
+    """The folder of the recipe's data: the given one, or for ELPV that of the installed package.
+
+    Raises:
+        UsageError: for ELPV, one that is not there, or no package; names --data.
+    """
+    return data_folder(str(given or ""), "--data ") if recipe.data.startswith("elpv/") else given
+
+
 def tracked(card: Path, runs: Path) -> str:
     """An MLflow entry for exported weights, which never fails or holds up a training; returns what to print.
 
@@ -78,7 +88,7 @@ def train_and_export(
         fresh: do not go on from a checkpoint.
         runs: folder whose `training/` holds the checkpoint.
         initial: weights with a card, for recipes that start from given ones.
-        data: folder of prepared data, for recipes that need it.
+        data: folder of prepared data, for recipes that need it; for elpv/* a copy of the package's folder data/.
 
     Raises:
         UsageError: unknown recipe, a checkpoint that does not belong to it, or an option that is missing or too many.
@@ -88,7 +98,8 @@ def train_and_export(
     recipe = RECIPES[name]
     folder = runs / "training" / name.replace("/", "-")
     chosen = resolve_device(device)
-    start, images = _initial(recipe, initial), open_data(recipe.data, chosen, data)
+    start, data = _initial(recipe, initial), _data_folder(recipe, data)
+    images = open_data(recipe.data, chosen, data)
     try:
         trainer = Trainer(recipe, images, folder, str(chosen), fresh, start)
     except TrainingError as error:

@@ -53,16 +53,21 @@ class TrainingData(ABC):
         """
 
 
-class SquareData(TrainingData):
-    """A split of the Square dataset, kept on the training device as a whole (200 MB for 16,000 images)."""
+class InMemory(TrainingData):
+    """Images that are kept on the training device as a whole.
 
-    unit = "red / 255"
+    Args:
+        name, digest, unit: as in `TrainingData`.
+        pixels: uint8 (N, H, W, C).
+        values: the attribute, float (N,) in [0, 1].
+    """
 
-    def __init__(self, split: str, device: torch.device) -> None:
-        data = square.load(split)
-        self.name, self.digest = split, square.data_digest(split)
-        self.images = torch.from_numpy(data.images).permute(0, 3, 1, 2).contiguous().to(device)
-        self.attribute = torch.from_numpy(data.attribute).to(device)
+    def __init__(
+        self, name: str, digest: str, unit: str, pixels: np.ndarray, values: np.ndarray, device: torch.device
+    ) -> None:
+        self.name, self.digest, self.unit = name, digest, unit
+        self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
+        self.attribute = torch.tensor(values, dtype=torch.float32, device=device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,6 +75,14 @@ class SquareData(TrainingData):
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         index = index.to(self.images.device)
         return self.images[index], self.attribute[index]
+
+
+class SquareData(InMemory):
+    """A split of the Square dataset (200 MB for 16,000 images)."""
+
+    def __init__(self, split: str, device: torch.device) -> None:
+        data = square.load(split)
+        super().__init__(split, square.data_digest(split), "red / 255", data.images, data.attribute, device)
 
 
 class PreparedData(TrainingData):
@@ -103,8 +116,8 @@ class PreparedData(TrainingData):
         return pixels.to(self.device), self.attribute[index].to(self.device)
 
 
-class ElpvData(TrainingData):
-    """A split of ELPV at one size, kept on the training device as a whole (11 MB for all of it at 64x64).
+class ElpvData(InMemory):
+    """A split of ELPV at one size (11 MB for all of it at 64x64).
 
     Args:
         name: "SPLIT", "SPLIT-SIZE" or "SPLIT-SIZE-type": the attribute is the defect probability, or 1 for a
@@ -123,18 +136,10 @@ class ElpvData(TrainingData):
         rows = elpv_files.manifest()
         rows = rows[rows["split"] == split]
         pixels = elpv_files.read_pixels(elpv_files.data_folder(str(folder or "")), rows, int(size or 64))
-        self.unit = "1 = polycrystalline" if attribute else "defect probability"
         values = (rows["type"] == "poly") if attribute else rows["probability"]
-        self.name, self.digest = f"elpv/{name}", hashlib.sha256(pixels.tobytes()).hexdigest()
-        self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
-        self.attribute = torch.tensor(values.to_numpy(np.float32), device=device)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        index = index.to(self.images.device)
-        return self.images[index], self.attribute[index]
+        unit = "1 = polycrystalline" if attribute else "defect probability"
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+        super().__init__(f"elpv/{name}", digest, unit, pixels, values.to_numpy(np.float32), device)
 
 
 def open_data(name: str, device: torch.device, folder: Path | None) -> TrainingData:

@@ -148,12 +148,12 @@ def _brightness(data: Cells) -> np.ndarray:
 
 
 def type_figures(network: nn.Module, folder: Path | None = None) -> dict[str, float]:
-    """`test_accuracy`: share of test images whose cell type is told; `majority_accuracy`: always the commoner type."""
+    """`test_accuracy`: share of test images whose type is predicted; `majority_accuracy`: always the commoner type."""
     test = split_data(f"test-{SIZE}-type", folder)
     poly = test.attribute.numpy() > 0.5
-    told = predictions(network, test) > 0.5
+    predicted_poly = predictions(network, test) > 0.5
     return {
-        "test_accuracy": float((told == poly).mean()),
+        "test_accuracy": float((predicted_poly == poly).mean()),
         "majority_accuracy": float(max(poly.mean(), 1 - poly.mean())),
     }
 

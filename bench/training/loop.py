@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bench.datasets import CREDITS
 from bench.errors import RunError
 from bench.kinds import build_network
 from bench.state_files import TORCH_DAMAGE
@@ -210,6 +211,7 @@ class Trainer:
         """Write `<name>.safetensors` and its card beside it; returns the card's path."""
         folder.mkdir(parents=True, exist_ok=True)
         name = self.recipe.name.replace("/", "-")
+        credit = CREDITS.get(self.data.name.partition("/")[0])
         blob = save({key: value.cpu().contiguous() for key, value in self._exported().items()})
         card = {
             "schema": 1,
@@ -237,6 +239,7 @@ class Trainer:
                 **({"initial_sha256": self.initial.sha256} if self.initial else {}),
             },
             "data": {"split": self.data.name, "count": len(self.data), "sha256": self.data.digest},
+            **({"data_licence": credit.licence} if credit else {}),
             "figures": figures,
             "curve": [[step, float(f"{loss:.4g}")] for step, loss in self.curve],
             "sha256": hashlib.sha256(blob).hexdigest(),

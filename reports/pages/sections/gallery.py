@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from reports.credits import credits_of
 from reports.pages.blocks import Gallery, Section, Text
 from reports.records import Cell
 from reports.sweep import DIFFERENCE_MAXIMUM
@@ -236,4 +237,5 @@ def build(cells: Sequence[Cell]) -> Section | None:
         limit=DIFFERENCE_MAXIMUM,
     )
     notes = list(_notes(len(samples), len(listed), shown, shown_items))
-    return Section("gallery", "Pictures", [*notes, gallery], intro=INTRO)
+    credits = [Text(credit, "note") for credit in credits_of(cells[sample.cell].record.dataset for sample in listed)]
+    return Section("gallery", "Pictures", [*notes, gallery, *credits], intro=INTRO)
