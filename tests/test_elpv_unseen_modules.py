@@ -10,14 +10,13 @@ import pytest
 
 from bench.datasets.elpv_files import manifest
 from bench.elpv import unseen_modules
+from bench.elpv.folds import LEFT_OUT, cells_in_memory, folds
 from bench.elpv.modules import modules
 from bench.elpv.unseen_modules import (
     BOTH,
-    LEFT_OUT,
     RIDGE,
     WITHIN,
     figures,
-    folds,
     main,
     measured,
     out_of_fold,
@@ -95,7 +94,7 @@ def test_an_interrupted_study_goes_on_bit_for_bit(pixels: np.ndarray, predicted:
 
 
 def test_a_training_goes_on_from_its_middle(pixels: np.ndarray, predicted: np.ndarray, tmp_path: Path) -> None:
-    known = unseen_modules._cells(pixels[FOLD != 0], VALUES[FOLD != 0])
+    known = cells_in_memory(pixels[FOLD != 0], VALUES[FOLD != 0])
     Trainer(TINY, known, tmp_path / "r" / "fold-0").run(lambda step, loss: None, until=2)
     assert np.array_equal(out_of_fold(TINY, pixels, VALUES, FOLD, tmp_path / "r", False, Quiet()), predicted)
 

@@ -10,40 +10,32 @@ processes share the work with one `--role` each; without `--role` what they trai
 """
 
 import argparse
-import hashlib
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.table import Table
 
-from bench.cli_options import RUNS, console, ending
+from bench.cli_options import console, ending
 from bench.datasets.elpv_files import data_folder, manifest, read_pixels
 from bench.elpv.estimates import rounded
+from bench.elpv.folds import FOLDER, LEFT_OUT, add_trainings, cells_in_memory, fold_networks, folds, recipe_of
 from bench.elpv.modules import modules
-from bench.elpv.neighbours import FOLDS, left_out
+from bench.elpv.neighbours import left_out
 from bench.elpv.networks import STATISTICS
-from bench.errors import UsageError
 from bench.images import write_bytes
 from bench.progress import Display
 from bench.study_results import add_photographs, study_parser, write_results
-from bench.training.data import InMemory
 from bench.training.elpv_figures import SIZE, predictions
-from bench.training.loop import Trainer, TrainingError
 from bench.training.recipe import Recipe
-from bench.training.recipes import RECIPES
 from methods import noise
 from metrics.intervals import LEVEL, RESAMPLES, Estimate
 from metrics.regression import auc, mean_absolute_error
 from reports.tables import format_estimate
 
 ROLES = ("regressor", "oracle")
-LEFT_OUT = ("modules", "cells")
-"""What a fold is made of: whole modules, or single cells wherever they are from."""
 RIDGE = "ridge regression on pixels"
 BOTH = "regressor and oracle"
 WITHIN = "AUC, above 0, within modules"
@@ -54,49 +46,18 @@ Measured = dict[tuple[str, str], float]
 Figures = dict[str, dict[str, dict[str, Estimate]]]
 
 
-def folds(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The fold of every cell by what is left out, int64 (N,) in 0 to 3: every fourth module, or every fourth cell.
-
-    Args:
-        rows: of the manifest.
-    """
-    return {"modules": modules(rows["file"]) % FOLDS, "cells": np.arange(len(rows)) % FOLDS}
-
-
 def out_of_fold(
     recipe: Recipe, pixels: np.ndarray, values: np.ndarray, fold: np.ndarray, folder: Path, fresh: bool,
     display: Display,
 ) -> np.ndarray:  # fmt: skip
     """What networks that were trained on the other folds predict for every cell: float64 (N,).
 
-    Args:
-        pixels: uint8 (N, H, W, C).
-        values: defect probabilities (N,).
-        fold: of every cell, int64 (N,).
-        folder: for the checkpoints; trainings that are finished there are not repeated.
-        fresh: do not go on from checkpoints.
-
-    Raises:
-        UsageError: a checkpoint is damaged, or of another recipe or other cells.
-        TrainingError: the loss became non-finite.
+    Args: as of `fold_networks`.
     """
     predicted = np.full(len(values), np.nan)
-    for number in range(FOLDS):
-        tested = fold == number
-        known = _cells(pixels[~tested], values[~tested])
-        try:
-            trainer = Trainer(recipe, known, folder / f"fold-{number}", fresh=fresh)
-        except TrainingError as error:
-            raise UsageError(str(error)) from error
-        display.begin(f"{folder.name}, fold {number + 1} of {FOLDS}", recipe.steps)
-        trainer.run(lambda step, loss: display.phase(f"loss {loss:.4f}", step))
-        predicted[tested] = predictions(trainer.result(), _cells(pixels[tested], values[tested]))
+    for tested, network in fold_networks(recipe, pixels, values, fold, folder, fresh, display):
+        predicted[tested] = predictions(network, cells_in_memory(pixels[tested], values[tested]))
     return predicted
-
-
-def _cells(pixels: np.ndarray, values: np.ndarray) -> InMemory:
-    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    return InMemory("elpv", digest, "defect probability", pixels, values, torch.device("cpu"))
 
 
 def all_predictions(
@@ -115,7 +76,7 @@ def all_predictions(
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*roles, RIDGE)}
     with Display() as display:
         for role in roles:
-            recipe = RECIPES[f"elpv/{role}"] if steps is None else replace(RECIPES[f"elpv/{role}"], steps=steps)
+            recipe = recipe_of(role, steps)
             for name, fold in of_cell.items():
                 own = folder / f"{role}-{name}"
                 predicted = out_of_fold(recipe, pixels, values, fold, own, fresh, display)
@@ -270,10 +231,8 @@ def _table(part: str, found: Figures) -> Table:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = study_parser("bench.elpv.unseen_modules", __doc__)
     add_photographs(parser)
+    add_trainings(parser)
     parser.add_argument("--role", action="append", choices=ROLES, help="train this one only; repeatable")
-    parser.add_argument("--steps", type=int, help="of every training (default: the recipe's)")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="folder whose training/ holds the checkpoints")
-    parser.add_argument("--fresh", action="store_true", help="do not go on from checkpoints")
     return parser.parse_args(arguments)
 
 
@@ -281,12 +240,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train, print the tables; returns the exit code."""
     given, begun, rows = _parse(arguments), time.monotonic(), manifest()
-    if given.steps is not None and given.steps < 1:
-        raise UsageError(f"--steps {given.steps}: give 1 or more")
     pixels = read_pixels(data_folder(given.path, "--path "), rows, SIZE)
     roles = tuple(role for role in ROLES if role in (given.role or ROLES))
-    folder = given.runs / "training" / "elpv-unseen-modules"
-    predicted = all_predictions(roles, given.steps, rows, pixels, folder, given.fresh)
+    predicted = all_predictions(roles, given.steps, rows, pixels, given.runs / FOLDER, given.fresh)
     print(f"predicted in {time.monotonic() - begun:.0f} s; intervals take minutes", file=sys.stderr)
     found = study(predicted, rows)
     if given.results:
