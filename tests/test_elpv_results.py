@@ -131,10 +131,11 @@ def test_an_oracle_that_saw_nothing_went_no_share_of_the_way() -> None:
     assert figures(away, "m", "all")["oracle_share"].value == pytest.approx(-1)
 
 
-def test_groups_are_directions_and_types() -> None:
+def test_groups_are_directions_types_and_both() -> None:
     frame = table(5, target=[0.0, 1.0, 1.0, 0.0, 1.0], type=["mono", "poly", "poly", "poly", "mono"])
     assert {name: len(part) for name, part in groups(frame).items()} == {
         "all": 5, "to 0": 2, "to 1": 3, "mono": 2, "poly": 3,
+        "mono to 0": 1, "mono to 1": 1, "poly to 0": 1, "poly to 1": 2,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bench.datasets.elpv_files import manifest
-from bench.elpv.folds import folds
+from bench.elpv.folds import LEFT_OUT, folds
 from bench.elpv.modules import modules
 from bench.elpv.records import read
 from bench.elpv.results import FLOOR, Results
@@ -40,19 +40,23 @@ def networks() -> list[nn.Module]:
 
 def test_every_photograph_is_judged_by_the_oracle_without_its_module(record: Path, networks: list[nn.Module]) -> None:
     results, rows = Results([record]), manifest()
-    fold = folds(rows)["modules"]
-    [frame] = judged(results, [(fold == number, network) for number, network in enumerate(networks)]).values()
+    fold = {name: dict(zip(rows["file"], each, strict=True)) for name, each in folds(rows).items()}
+    masks = {name: [each == number for number in range(4)] for name, each in folds(rows).items()}
+    [frame] = judged(results, {name: list(zip(each, networks, strict=True)) for name, each in masks.items()}).values()
     module = dict(zip(rows["file"], modules(rows["file"]), strict=True))
     assert frame["module"].to_dict() == {name: module[name] for name in results.ids}
-    assert frame["module"].map(lambda each: each % 4).nunique() > 1  # else the wrong fold's network would not be seen
+    for each in fold.values():
+        assert len({each[name] for name in results.ids}) > 1  # else the wrong fold's network would not be seen
     table, cell = results.tables[FLOOR], results.cells[FLOOR]
     for name, row in table.iterrows():
         path = cell.image_path(row)
         assert path is not None
-        for column, image in (("unseen_before", cell.input_path(row)), ("unseen_after", path)):
-            with torch.no_grad():
-                expected = networks[module[name] % 4](torch.from_numpy(to_float(read(image)))[None])
-            assert frame.loc[name, column] == pytest.approx(float(expected), abs=1e-6)
+        for moment, image in (("before", cell.input_path(row)), ("after", path)):
+            batch = torch.from_numpy(to_float(read(image)))[None]
+            for judge in LEFT_OUT:
+                with torch.no_grad():
+                    expected = float(networks[fold[judge][name]](batch))
+                assert frame.loc[name, f"{judge}_{moment}"] == pytest.approx(expected, abs=1e-6)
     assert frame["shipped_after"].tolist() == table["oracle"].tolist()
     assert frame["shipped_before"].tolist() == table["oracle_before"].tolist()
 
@@ -63,19 +67,19 @@ def _frame(**columns: list[float]) -> pd.DataFrame:
 
 def test_figures_by_hand_and_failures_left_out() -> None:
     before, nothing = [0.0, 0.2, 1.0, 0.5], float("nan")
-    frame = _frame(unseen_before=before, unseen_after=[0.5, 0.6, 0.1, nothing], probability=[1.0, 0.0, 0.0, 1 / 3])
-    floor = _frame(unseen_before=before, unseen_after=[0.1, 0.2, 0.9, 0.5])
-    found = figures(frame, floor, "unseen", "all")
+    frame = _frame(modules_before=before, modules_after=[0.5, 0.6, 0.1, nothing], probability=[1.0, 0.0, 0.0, 1 / 3])
+    floor = _frame(modules_before=before, modules_after=[0.1, 0.2, 0.9, 0.5])
+    found = figures(frame, floor, "modules", "all")
     assert {each.n for each in found.values()} == {3}
     assert found["oracle_target_mae"].value == pytest.approx((0.5 + 0.4 + 0.1) / 3)
     assert found["oracle_target_mae_before"].value == pytest.approx((1 + 0.8 + 1) / 3)
     assert found["oracle_share"].value == pytest.approx(1 - 1.0 / 2.8)
     assert found["difference"].value == pytest.approx((1.0 - (0.9 + 0.8 + 0.9)) / 3)
-    assert "difference" not in figures(frame, None, "unseen", "all")
-    frame[["shipped_before", "shipped_after"]] = 0.25
+    assert "difference" not in figures(frame, None, "modules", "all")
+    frame[["shipped_before", "cells_before"]] = 0.25
     real = real_images(frame)
     # One photograph of value 1; two of value 0, whatever they are explained for.
-    assert real["unseen"]["to 1"].value == 1.0 and real["unseen"]["to 0"].value == pytest.approx((0.2 + 1.0) / 2)
+    assert real["modules"]["to 1"].value == 1.0 and real["modules"]["to 0"].value == pytest.approx((0.2 + 1.0) / 2)
     assert real["shipped"]["to 1"].value == 0.75 and real["shipped"]["to 0"].value == 0.25
 
 
@@ -103,7 +107,7 @@ def test_the_committed_figures_are_of_the_committed_counterfactuals() -> None:
         for method, found in methods.items():
             for key, estimate in found.items():  # the same means; only the intervals are over something else
                 assert estimate["value"] == pytest.approx(results["methods"][method][part][key]["value"], abs=2e-5)
-    for found in content["figures"]["unseen"]["all"].values():
+    for found in (row for judge in LEFT_OUT for row in content["figures"][judge]["all"].values()):
         assert all(
             each["n"] == content["images"] and each["low"] < each["value"] < each["high"] for each in found.values()
         )
@@ -126,7 +130,7 @@ def test_the_command_trains_judges_and_writes(record: Path, tmp_path: Path, caps
     path = tmp_path / "found.json"
     assert main([str(record), "--steps", "2", "--runs", str(tmp_path), "--results", str(path)]) == 0
     content = json.loads(path.read_text())
-    assert set(content["figures"]["unseen"]["all"]) == {FLOOR} and content["images"] == 8
-    assert "oracles without the module" in capsys.readouterr().out
+    assert set(content["figures"]["modules"]["all"]) == {FLOOR} and content["images"] == 8
+    assert "oracles without the cell" in capsys.readouterr().out
     assert main([str(record), "--steps", "2", "--runs", str(tmp_path), "--results", str(tmp_path / "again.json")]) == 0
     assert json.loads((tmp_path / "again.json").read_text())["figures"] == content["figures"]

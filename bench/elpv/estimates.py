@@ -50,7 +50,7 @@ def tried() -> frozenset[str]:
 
 
 def groups(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A table of samples as a whole, by reference value ("to 0", "to 1") and by cell type ("mono", "poly").
+    """A table of samples as a whole, by reference value ("to 0", "to 1"), by cell type ("mono", "poly") and by both.
 
     Where some of its images were used in trials, "untried" are the others.
 
@@ -59,9 +59,10 @@ def groups(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     by_target = {f"to {target:.3g}": part for target, part in frame.groupby("target")}
     by_type = {str(kind): part for kind, part in frame.groupby("type")}
+    by_both = {f"{kind} to {target:.3g}": part for (kind, target), part in frame.groupby(["type", "target"])}
     untried = frame[~frame.index.isin(tried())]
     by_trial = {"untried": untried} if 0 < len(untried) < len(frame) else {}
-    return {"all": frame} | by_target | by_type | by_trial
+    return {"all": frame} | by_target | by_type | by_both | by_trial
 
 
 def figures(frame: pd.DataFrame, method: str, group: str) -> Figures:

@@ -165,7 +165,7 @@ def figures(predicted: dict[str, np.ndarray], true: np.ndarray, module: np.ndarr
     found: Figures = {}
     for index, (guess, key) in enumerate(measured({name: both[0] for name, both in predicted.items()}, true)):
         found.setdefault(guess, {})[key] = _compared(value[:, index], over_modules[:, :, index], len(true)) | {
-            "cells, interval over cells": _estimate(value[1, index], over_cells[:, 1, index], len(true))
+            "cells, interval over cells": percentile_estimate(value[1, index], over_cells[:, 1, index], len(true))
         }
     for guess, both in predicted.items():
         counts = np.stack([within_modules(side, true, members) for side in both])  # (2, M, 2)
@@ -178,15 +178,16 @@ def figures(predicted: dict[str, np.ndarray], true: np.ndarray, module: np.ndarr
 def _compared(value: np.ndarray, replicas: np.ndarray, count: int) -> dict[str, Estimate]:
     """Estimates of both of LEFT_OUT and of their difference, from values (2,) and resampled values (R, 2)."""
     return {
-        "modules": _estimate(value[0], replicas[:, 0], count),
-        "cells": _estimate(value[1], replicas[:, 1], count),
-        "difference": _estimate(value[0] - value[1], replicas[:, 0] - replicas[:, 1], count),
+        "modules": percentile_estimate(value[0], replicas[:, 0], count),
+        "cells": percentile_estimate(value[1], replicas[:, 1], count),
+        "difference": percentile_estimate(value[0] - value[1], replicas[:, 0] - replicas[:, 1], count),
     }
 
 
-def _estimate(value: float, replicas: np.ndarray, count: int) -> Estimate:
+def percentile_estimate(value: float, replicas: np.ndarray, count: int, unit: str = "1") -> Estimate:
+    """A figure with its 95 % percentile interval, from its values on resamples (R,)."""
     low, high = np.quantile(replicas, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=float(value), low=float(low), high=float(high), n=count)
+    return Estimate(value=float(value), low=float(low), high=float(high), n=count, unit=unit)
 
 
 def study(predicted: dict[str, np.ndarray], rows: pd.DataFrame) -> dict[str, Figures]:

@@ -5,7 +5,8 @@
 The shipped oracle learned from cells of the same modules as the regressor, and may share what that learned of a module.
 Here the oracle's recipe is trained anew four times, each without a quarter of the (inferred) modules, as in
 `bench.elpv.unseen_modules`, whose checkpoints are used where they are; every counterfactual is judged by the one that
-was trained without its photograph's module. Intervals are over modules.
+was trained without its photograph's module. The control are oracles that were trained without the photograph but with
+other cells of its module: what any other oracle would have confirmed less. Intervals are over modules.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from bench.elpv.folds import FOLDER, add_trainings, fold_networks, folds, recipe
 from bench.elpv.modules import modules
 from bench.elpv.records import ORACLE, read
 from bench.elpv.results import FLOOR, Results
+from bench.elpv.unseen_modules import percentile_estimate
 from bench.errors import UsageError
 from bench.images import to_float
 from bench.progress import Display
@@ -33,12 +35,18 @@ from bench.study_results import add_photographs, study_parser, write_results
 from bench.target_class import SAME_VALUE
 from bench.training.elpv_figures import SIZE
 from methods import noise
-from metrics.intervals import LEVEL, RESAMPLES, Estimate
+from metrics.intervals import RESAMPLES, Estimate
 from reports.records import Cell
 from reports.tables import format_estimate
 
-JUDGES = {"unseen": "oracles without the module", "shipped": "shipped oracle"}
-"""Judge -> heading of its column."""
+JUDGES = {
+    "modules": "oracles without the module",
+    "cells": "oracles without the cell",
+    "shipped": "shipped oracle",
+}
+"""Judge -> heading of its column; the first two are named by what their training left out (`LEFT_OUT`)."""
+Networks = list[tuple[np.ndarray, nn.Module]]
+"""Of every fold the cells that are left out, bool (N,) over the manifest, and the network that did not see them."""
 BEFORE, AFTER = "before", "after"
 FIGURES = {
     "oracle_target_mae": "oracle - target",
@@ -60,38 +68,36 @@ def _predict(network: nn.Module, path: Path | None) -> float:
     return float(network(torch.from_numpy(to_float(read(path)))[None]))
 
 
-def _judge(network: nn.Module, cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
-    """o(x) and o(x') of some samples of a cell, by name."""
-    found = [
-        {
-            f"unseen_{BEFORE}": _predict(network, cell.input_path(row)),
-            f"unseen_{AFTER}": _predict(network, cell.image_path(row)),
-        }
-        for _, row in rows.iterrows()
-    ]
-    return pd.DataFrame(found, index=rows.index)
+def _judge(judge: str, networks: Networks, cell: Cell, table: pd.DataFrame) -> pd.DataFrame:
+    """o(x) and o(x') of a cell's samples, by name, of the network that did not see the photograph."""
+    files = manifest()["file"]
+    found = {}
+    for left_out, network in networks:
+        for name, row in table[table.index.isin(files[left_out])].iterrows():
+            found[name] = {
+                f"{judge}_{BEFORE}": _predict(network, cell.input_path(row)),
+                f"{judge}_{AFTER}": _predict(network, cell.image_path(row)),
+            }
+    return pd.DataFrame.from_dict(found, orient="index").loc[table.index]
 
 
-def judged(results: Results, networks: list[tuple[np.ndarray, nn.Module]]) -> Judged:
-    """Every counterfactual under the shipped oracle, and under the one that was trained without its module.
+def judged(results: Results, networks: Mapping[str, Networks]) -> Judged:
+    """Every counterfactual under the shipped oracle, and under those that did not see the photograph or its module.
 
     Args:
         results: of the runs.
-        networks: of `fold_networks` on the whole manifest, by whole modules.
+        networks: by what was left out of their training (`LEFT_OUT`), of `fold_networks` on the whole manifest.
 
     Raises:
         UsageError: a saved image is gone or damaged.
     """
-    files = manifest()["file"]
     found = {}
     for method, table in results.tables.items():
-        parts = [
-            _judge(network, results.cells[method], table[table.index.isin(files[left_out])])
-            for left_out, network in networks
-        ]
         frame = table[["target", "probability"]].assign(module=modules(pd.Series(table.index)))
         frame[[f"shipped_{BEFORE}", f"shipped_{AFTER}"]] = table[[ORACLE, "oracle"]].astype(np.float64)
-        found[method] = frame.join(pd.concat(parts), how="left")
+        for judge, theirs in networks.items():
+            frame = frame.join(_judge(judge, theirs, results.cells[method], table))
+        found[method] = frame
     return found
 
 
@@ -135,13 +141,12 @@ def ratio_over_modules(over: pd.Series, under: pd.Series, module: pd.Series, par
         return Estimate(value=None, low=None, high=None, n=0, unit=unit)
     generator = noise.numpy_generator("bootstrap", "elpv unseen oracles", part)
     drawn = sums[generator.integers(len(sums), size=(RESAMPLES, len(sums)))].sum(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = sums[:, 0].sum() / sums[:, 1].sum()
-    return Estimate(value=float(value), low=float(low), high=float(high), n=int(kept.sum()), unit=unit)
+    value = float(sums[:, 0].sum() / sums[:, 1].sum())
+    return percentile_estimate(value, drawn[:, 0] / drawn[:, 1], int(kept.sum()), unit)
 
 
 def study(found: Judged) -> dict[str, dict[str, dict[str, dict[str, Estimate]]]]:
-    """Judge -> "all" and each direction -> method -> `figures`; "real images" are those of the target's true value."""
+    """Judge -> "all" and each direction -> method -> `figures`."""
     floor = found.get(FLOOR)
     made: dict[str, dict[str, dict[str, dict[str, Estimate]]]] = {}
     for judge in JUDGES:
@@ -207,10 +212,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not results.cells:
         raise UsageError("the runs have several reference values an image; give runs with one")
     pixels = read_pixels(data_folder(given.path, "--path "), rows, SIZE)
-    values, fold, folder = rows["probability"].to_numpy(), folds(rows)["modules"], given.runs / FOLDER
+    values, recipe, folder = rows["probability"].to_numpy(), recipe_of("oracle", given.steps), given.runs / FOLDER
     with Display() as display:
-        recipe = recipe_of("oracle", given.steps)
-        networks = list(fold_networks(recipe, pixels, values, fold, folder / "oracle-modules", given.fresh, display))
+        networks = {
+            name: list(fold_networks(recipe, pixels, values, fold, folder / f"oracle-{name}", given.fresh, display))
+            for name, fold in folds(rows).items()
+        }
     tables = judged(results, networks)
     found, real = study(tables), real_images(next(iter(tables.values())))
     if given.results:
@@ -225,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
             },
         }
         write_results(given.results, "bench.elpv.unseen_oracles", arguments, content)
-    for part in found["unseen"]:
+    for part in found["shipped"]:
         console().print(_table(part, {judge: parts[part] for judge, parts in found.items()}))
     for judge, by_value in real.items():
         for value, error in by_value.items():
