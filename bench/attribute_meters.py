@@ -20,6 +20,8 @@ from metrics.association import Changes, flips, shifts
 
 CHUNK = 32
 """Images that a classifier sees at once."""
+ELPV = "elpv"
+"""The data set, and what `--attributes` takes for own photographs of the same kind."""
 POLY = "polycrystalline"
 """The attribute of ELPV that a network tells."""
 
@@ -75,7 +77,10 @@ def elpv_meter(cell_type: Loaded | None) -> Meter:
     ranges = np.array(list(named.values()))
 
     def measure(names: list[str], images: np.ndarray) -> np.ndarray:
-        values = cell_attributes.measure(images)
+        try:
+            values = cell_attributes.measure(images)
+        except ValueError as error:
+            raise UsageError(f"attributes of solar cells: {error}") from error
         return values if cell_type is None else np.column_stack([values, type_values(cell_type.network, images)])
 
     return Meter(
@@ -138,19 +143,21 @@ def meter_of(suite: SuiteRecord, cell: CellRecord, attributes: str | None) -> Me
     """What measures the attributes of a cell's images.
 
     Args:
-        attributes: classifier instead of the run's own.
+        attributes: classifier instead of the run's own, or "elpv": measured as on ELPV, for grey photographs of whole
+            solar cells of another data set.
 
     Raises:
         UsageError: data without measured attributes, and no classifier.
     """
     if cell.dataset == "square" and attributes is None:
         return square_meter()
-    if cell.dataset == "elpv" and attributes is None:
+    if attributes == ELPV or (cell.dataset == ELPV and attributes is None):
         return elpv_meter(_type_network(suite))
     given = attributes or suite.config.get("weights", {}).get("attributes")
     if given is None:
         raise UsageError(
-            f"{cell.id}: attributes of {cell.dataset!r} images need a classifier; give one with --attributes FILE"
+            f"{cell.id}: attributes of {cell.dataset!r} images need a classifier; give one with --attributes FILE "
+            f"(grey photographs of solar cells: --attributes {ELPV})"
         )
     return classifier_meter(load_network(given, "attributes"))
 

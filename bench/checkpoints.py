@@ -12,6 +12,7 @@ from bench.config import describe
 from bench.errors import UsageError
 from bench.kinds import KINDS, ROLES, build_network
 from bench.own_models import is_callable_reference, load_callable, load_diffusers
+from bench.registry import suggestion
 from bench.state_files import Loaded, check_finite, read_blob, read_state
 from bench.weights import SHIPPED
 from methods.diffusion.published import CheckpointMismatch, load_exactly
@@ -72,6 +73,11 @@ def load_network(reference: str, role: str) -> Loaded:
         return load_callable(reference, role, option)
     if path.is_dir():
         return load_diffusers(path, role, option)
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        shipped = (each.stem for each in SHIPPED.glob("*.safetensors"))
+        raise UsageError(
+            f"{option}: {reference!r} is neither a file nor a shipped network; {suggestion(reference, shipped)}"
+        )
     return _load(path, ROLES[role], option)
 
 

@@ -40,7 +40,8 @@ def _plan_lines(built: Any) -> list[str]:
     for cell in resolve_suite(built):
         options = ", ".join(f"{name}: {options.model_dump_json()}" for name, options in cell.options.items())
         images, slots = _counted(len(cell.task.ids), "image"), _counted(built.batch_size, "slot")
-        lines.append(f"{cell.id}: {images}, {slots}, device {cell.device}; {options}")
+        networks = ", ".join(f"{role} {loaded.path.name}" for role, loaded in cell.weights.items())
+        lines.append(f"{cell.id}: {images}, {slots}, device {cell.device}; {options}; {networks}")
     return lines
 
 

@@ -231,7 +231,9 @@ def _chance(q: float | None) -> str:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = study_parser("bench.spurious", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished `bench run`")
-    parser.add_argument("--attributes", metavar="FILE", help="attribute classifier (default: weights.attributes)")
+    parser.add_argument(
+        "--attributes", metavar="FILE", help="attribute classifier (default: weights.attributes), or elpv"
+    )
     parser.add_argument("--baseline", choices=("input", "reconstruction"), default="input", help="what to compare with")
     parser.add_argument("--only-valid", action="store_true", help="leave out counterfactuals that miss their target")
     parser.add_argument("--top", type=int, default=0, help="attributes to show; 0 is all")

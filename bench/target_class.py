@@ -44,8 +44,8 @@ class Group:
         return len(self.rows) >= 2 and len(self.real) >= 2
 
     def describe(self) -> str:
-        """For people: "0.333: 12 counterfactuals, 40 real images"."""
-        return f"{self.target:.3g}: {len(self.rows)} counterfactuals, {len(self.real)} real images"
+        """For people: "0.333: 12 explained, 40 real images"."""
+        return f"{self.target:.3g}: {len(self.rows)} explained, {len(self.real)} real images"
 
 
 def held_out_digest(held_out: HeldOut) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.datasets import CREDITS
-from reports.figures import signed_difference
+from reports.figures import NOT_VALID, signed_difference
 
 CHANGE_MAXIMUM = 0.3
 """Signed change, in [0, 1] image units, that the ends of the colour scale stand for."""
@@ -25,7 +25,6 @@ PICTURE = 128
 """Pixels of a picture in the PNG: twice 64, once 128, so that none is distorted."""
 _GAP, _TEXT, _MIDDLE, _TOP, _BOTTOM = 8, 34, 34, 62, 128  # pixels: between, beneath, blocks, headings, legend
 _LEAST = 760  # pixels: what the longest line at the foot needs
-_BAD = "#b3261e"
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def _show_line(line: Line, methods: Sequence[str], axes: Sequence[Axes]) -> None
     for index, method in enumerate(methods):
         shown, (left, right) = line.counterfactuals[method], axes[1 + 2 * index : 3 + 2 * index]
         if shown.pixels is None:
-            left.text(0.5, 0.5, "search failed", color=_BAD, fontsize=9, ha="center", transform=left.transAxes)
+            left.text(0.5, 0.5, "search failed", color=NOT_VALID, fontsize=9, ha="center", transform=left.transAxes)
             continue
         _show(left, shown.pixels)
-        text, colour = (_says(shown), "0.1") if shown.valid else (f"{_says(shown)}\nnot valid", _BAD)
+        text, colour = (_says(shown), "0.1") if shown.valid else (f"{_says(shown)}\nnot valid", NOT_VALID)
         left.set_xlabel(text, fontsize=7.5, labelpad=2, color=colour)
         limits = {"vmin": -CHANGE_MAXIMUM, "vmax": CHANGE_MAXIMUM}
         right.imshow(signed_difference(original.pixels, shown.pixels), cmap=COLOURS, interpolation="nearest", **limits)

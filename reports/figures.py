@@ -14,6 +14,8 @@ from PIL import Image
 
 from reports.credits import foot_of
 
+NOT_VALID = "#b3261e"
+"""Colour of the titles of counterfactuals that are not valid."""
 HEAT_MAXIMUM = 0.5
 """The mean absolute difference over channels that the heat map's top colour stands for."""
 
@@ -57,6 +59,8 @@ def picture_grid(
 ) -> Figure:
     """Input, then counterfactual and heat map of each cell, for `count` samples that all cells have.
 
+    Titles of counterfactuals that are not valid are red. The heat map is `heat_map`'s: black no change, bright much.
+
     Args:
         frames: cell title -> (samples, inputs folder, images folder).
         datasets: whose images they are; credits stand at the foot.
@@ -78,7 +82,10 @@ def picture_grid(
                 axes[0, column].set_title(f"r {row['start']:.2f}, target {row['target']:.2f}", fontsize=6.5)
                 axes[0, 0].set_ylabel("input", fontsize=8)
             axes[1 + 2 * block, column].imshow(counterfactual)
-            axes[1 + 2 * block, column].set_title(f"r {row['prediction']:.2f}", fontsize=6.5)
+            valid = bool(row["valid"] > 0)
+            axes[1 + 2 * block, column].set_title(
+                f"r {row['prediction']:.2f}", fontsize=6.5, color="black" if valid else NOT_VALID
+            )
             axes[2 + 2 * block, column].imshow(heat_map(original, counterfactual))
             axes[1 + 2 * block, 0].set_ylabel(title, fontsize=8)
             axes[2 + 2 * block, 0].set_ylabel("difference", fontsize=8)

@@ -18,7 +18,7 @@ from bench.errors import UsageError
 from bench.images import BadImage, read_image
 from bench.record import RECONSTRUCTIONS, CellRecord, read_suite
 from reports.credits import foot_of
-from reports.figures import signed_difference, spread
+from reports.figures import NOT_VALID, signed_difference, spread
 from reports.records import read_table
 
 Base = Literal["reconstruction", "input"]
@@ -70,7 +70,8 @@ def _table(folder: Path, cell: CellRecord) -> pd.DataFrame:
     frame = read_table(folder / cell.id / "samples.parquet")
     if "source" not in frame:
         raise UsageError(
-            f"{folder / cell.id} has one reference value an image; run it with --target 0.2,0.4,... or -c granular"
+            f"{folder / cell.id} has one reference value an image; run it with --target 0.2,0.4,... or a preset "
+            "of several (`ls presets`: granular-...)"
         )
     return frame
 
@@ -118,7 +119,7 @@ def strips(folders: list[Path], count: int = IMAGES) -> list[Strip]:
 
 
 def _show(axis: Axes, picture: Picture) -> None:
-    axis.set_title(picture.title, fontsize=6.5, pad=2, color="0.1" if picture.valid else "#b3261e")
+    axis.set_title(picture.title, fontsize=6.5, pad=2, color="0.1" if picture.valid else NOT_VALID)
     if picture.pixels is not None:
         axis.imshow(picture.pixels)
 

@@ -60,6 +60,11 @@ def test_missing(tmp_path: Path) -> None:
     refused(tmp_path / "nothing.safetensors", "cannot read")
 
 
+def test_a_misspelt_shipped_network_is_suggested() -> None:
+    with pytest.raises(UsageError, match="weights.regressor: 'square-regresor'.*did you mean 'square-regressor'"):
+        load_network("square-regresor", "regressor")
+
+
 def test_truncated(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     refused(weights, "damaged or not safetensors")

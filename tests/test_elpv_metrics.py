@@ -105,7 +105,7 @@ def test_real_images_of_a_target_are_those_of_its_value_that_are_not_explained()
     assert half.real.tolist() == [] and half.rows.tolist() == [2]
     assert one.rows.tolist() == [1] and one.real.tolist() == [4]  # real/5 is explained
     assert not any(group.measurable for group in (third, half, one))
-    assert third.describe() == "0.333: 1 counterfactuals, 1 real images"
+    assert third.describe() == "0.333: 1 explained, 1 real images"
 
 
 def two_pixels(images: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ def test_the_distance_is_the_mean_over_targets_weighted_by_counterfactuals(grey:
     assert found.summary[ORIGINALS].value == pytest.approx(expected(originals))
     assert found.summary[DISTANCE].value != pytest.approx(found.summary[ORIGINALS].value)
     assert found.summary[DISTANCE].n == 5 and found.summary[DISTANCE].low is None
-    assert "0: 3 counterfactuals, 8 real images; 1: 2 counterfactuals, 8 real images" in found.notes[DISTANCE]
+    assert "0: 3 explained, 8 real images; 1: 2 explained, 8 real images" in found.notes[DISTANCE]
     prints = {key: facts["fingerprint"] for key, facts in found.definitions.items()}
     assert prints.keys() == TARGET_CLASS and len(set(prints.values())) == 2
     other = class_realism(grey, saved, kept, "another oracle")
@@ -180,7 +180,7 @@ def test_a_distance_that_cannot_be_measured_says_why(grey: Cell) -> None:
     featureless = target_class_realism(subject(grey, images, [True] * 6), grey.task, None, "oracle")
     few = class_realism(grey, images, [True, False, False, True, False, False])
     none = class_realism(grey, images, [False] * 6)
-    for found, words in ((featureless, NO_FEATURES), (few, "0: 1 counterfactuals, 8"), (none, "0: 0 counterfactuals")):
+    for found, words in ((featureless, NO_FEATURES), (few, "0: 1 explained, 8"), (none, "0: 0 explained")):
         assert {key: estimate.value for key, estimate in found.summary.items()} == dict.fromkeys(TARGET_CLASS)
         assert all(words in found.notes[key] for key in TARGET_CLASS) and not found.definitions
 

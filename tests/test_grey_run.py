@@ -14,7 +14,7 @@ from bench.progress import Display
 from bench.record import read_suite
 from bench.rejudge import rejudge
 from bench.verify import VerifyRecord, verify
-from reports.figures import picture_grid, read_pair, signed_difference
+from reports.figures import NOT_VALID, picture_grid, read_pair, signed_difference
 from reports.pages.blocks import Gallery
 from reports.pages.report import write_report
 from reports.pages.sections import gallery
@@ -123,6 +123,11 @@ def test_grid_and_sweep_draw_grey_pictures(verified: tuple[VerifyRecord, Path]) 
     original, changed = read_pair(frame.sort_values("id").iloc[0], *places)
     assert np.array_equal(shown[0], original) and np.array_equal(shown[4], changed)
     assert (original == original[..., :1]).all() and original.std() > 0
+    titles = [figure.axes[4 + column].get_title() for column in range(4)]
+    assert all(title.startswith("r ") for title in titles)
+    by_title = {axis.get_title(): axis.title.get_color() for axis in figure.axes[4:8]}
+    expected = {f"r {row['prediction']:.2f}": "black" if row["valid"] > 0 else NOT_VALID for _, row in frame.iterrows()}
+    assert by_title == {title: expected[title] for title in by_title}
     found = strips([folder], 2)
     assert [list(strip.counterfactuals) for strip in found] == [[0.2, 0.8]] * 2
     first = sweep_figure(found, "reconstruction").axes

@@ -459,14 +459,14 @@ def solar_cells() -> Photographs:
     return Photographs(tuple(rows["file"]), read_pixels(data_folder(""), rows, 64))
 
 
-def broken_run(folder: Path) -> Path:
+def broken_run(folder: Path, dataset: str = "elpv") -> Path:
     """Half of the cells lose current in a corner where 1 is asked for, half get a brighter corner where 0 is."""
     data = solar_cells()
     up = np.arange(len(data)) % 2 == 0
     after = data.images.copy()
     after[up, 14:28, 16:46] //= 4
     after[~up, :3, :3] = 200
-    return write_run(folder, data, after, np.where(up, 1.0, 0.0), "elpv")
+    return write_run(folder, data, after, np.where(up, 1.0, 0.0), dataset)
 
 
 def test_solar_cells_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -482,14 +482,30 @@ def test_solar_cells_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "dark area (asked for)" in printed and "dark area moves most" in printed
 
 
+def test_own_photographs_of_solar_cells_are_measured_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published, own = broken_run(tmp_path / "published"), broken_run(tmp_path / "own", "folder")
+    found = []
+    for folder, options in ((published, []), (own, ["--attributes", "elpv"])):
+        assert main([str(folder), *options, "--results", str(folder / "r.json")]) == 0
+        (ranking,) = json.loads((folder / "r.json").read_text())["rankings"]
+        found.append([(each["attribute"], each["association"]["value"]) for each in ranking["attributes"]])
+    assert found[0] == found[1]
+    assert main([str(own)]) == 2
+    assert "--attributes elpv" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"attributes of solar cells: images have shape \(2, 64, 64, 3\)"):
+        elpv_meter(None).measure(["a", "b"], np.zeros((2, 64, 64, 3), np.uint8))
+
+
 def test_the_type_of_solar_cells_is_one_more_attribute(tmp_path: Path) -> None:
     folder = broken_run(tmp_path / "run")
     suite = SuiteRecord.model_validate_json((folder / "suite.json").read_bytes())
     meter = elpv_meter(Loaded(ToyType(), Path("toy.safetensors"), "0" * 64))
     ranking = rank_cell(folder, suite.cells[0], meter)
-    told = {each.attribute: each for each in ranking.attributes}["polycrystalline"]
-    assert told.up.mean.value == 0 and told.down.mean.value > 0.5
-    assert told.association.value < 0
+    poly = {each.attribute: each for each in ranking.attributes}["polycrystalline"]
+    assert poly.up.mean.value == 0 and poly.down.mean.value > 0.5
+    assert poly.association.value < 0
     assert ranking.source == "measured from the pixels, polycrystalline by toy.safetensors (sha256 000000000000)"
 
 

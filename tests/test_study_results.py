@@ -62,7 +62,10 @@ def test_the_figures_of_neighbours_are_shown() -> None:
     assert shown[0] == "2624 cells, 44 inferred modules" and "the 2 nearest" in shown[1] and "MAE 0.000" in shown[1]
     assert shown[2].endswith("118 of 651") and [line[-4:] for line in shown[3:5]] == ["0.89", "0.84"]
     for line, start, mae in zip(
-        shown[5:], ("test split", "all cells, single", "all cells, whole"), (1, 2, 3), strict=True
+        shown[5:],
+        ("test split", "all cells, four folds of single", "all cells, four folds of whole"),
+        (1, 2, 3),
+        strict=True,
     ):
         assert line.startswith(start) and f"MAE 0.{mae}00, Spearman 0.50, AUC 0.800" in line
 

@@ -190,8 +190,8 @@ def lines(found: Study) -> Iterator[str]:
     yield f"  share of them within {NEAR} file numbers of it: {alike.near:.2f}"
     yield f"  share of them that are defective or sound as it is: {alike.same_label:.2f}"
     yield f"test split, ridge regression: {_describe(found.ridge)}"
-    yield f"all cells, single images left out, ridge regression: {_describe(found.ridge_cells)}"
-    yield f"all cells, whole modules left out, ridge regression: {_describe(found.ridge_modules)}"
+    yield f"all cells, four folds of single cells, ridge regression: {_describe(found.ridge_cells)}"
+    yield f"all cells, four folds of whole modules, ridge regression: {_describe(found.ridge_modules)}"
 
 
 def _describe(quality: Quality) -> str:
