@@ -271,7 +271,7 @@ def test_a_coloured_photograph_for_grey_networks_ends_a_command_with_one_sentenc
     arguments += [word for text in assignments for word in ("-s", text)]
     save(tmp_path / "images/a.png", picture(1, SIZE).convert("L"))
     done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0 and "1 images" in done.output, done.output
+    assert done.exit_code == 0 and "1 image, " in done.output, done.output
     save(tmp_path / "images/b.png")
     refusal = CliRunner().invoke(app, arguments).exception
     assert isinstance(refusal, UsageError) and refusal.exit_code == 2
